@@ -1,0 +1,105 @@
+"""The Flask extension."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from flask import Blueprint, Flask, got_request_exception, request
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from flask_vantage import logs, problems, tracing
+from flask_vantage.context import RequestState
+from flask_vantage.health import Health, ReadinessCheck
+from flask_vantage.metrics import metrics_of
+from flask_vantage.middleware import ENVIRON_KEY, TelemetryMiddleware
+from flask_vantage.settings import Settings
+
+METRICS_PATH, ALIVE_PATH, READY_PATH = "/metrics", "/healthz", "/readyz"
+QUIET_PATHS = frozenset((METRICS_PATH, ALIVE_PATH, READY_PATH))
+
+
+class Vantage:
+    """Makes a Flask app observable: `Vantage(app)`, or `Vantage()` and `init_app(app)` later.
+
+    `settings` are read from the environment unless given; `registry` is where the metrics go and
+    what `/metrics` shows, prometheus_client's default one unless given. Raises `SettingsError` for
+    a setting that cannot be used.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        settings: Settings | None = None,
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self.health = Health()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set `app` up; once per app, and once per `Vantage`."""
+        if "vantage" in app.extensions:
+            raise RuntimeError(f"Vantage is set up already on {app.name}; remove the second call")
+        settings = self._settings or Settings.from_environment()
+        app.extensions["vantage"] = self
+        self.settings = settings
+        if app.config["MAX_CONTENT_LENGTH"] is None:
+            app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+        problems.register(app)
+        blueprint = Blueprint("vantage", __name__, template_folder="templates")
+        blueprint.add_url_rule(ALIVE_PATH, "alive", self.health.alive)
+        blueprint.add_url_rule(READY_PATH, "ready", self.health.ready)
+        if settings.telemetry:
+            self._set_up_telemetry(app, settings, blueprint)
+        app.register_blueprint(blueprint)
+
+    def add_readiness_check(self, name: str, check: ReadinessCheck) -> None:
+        """Let `/readyz` answer 503 while `check` raises or returns False.
+
+        The check runs in the request and must bound its own time. Check what only this process
+        needs: a check of a service that others share takes all of them out at once.
+        """
+        self.health.add_check(name, check)
+
+    def _set_up_telemetry(self, app: Flask, settings: Settings, blueprint: Blueprint) -> None:
+        service = settings.service_name or app.name
+        logs.configure(service, settings.log_level)
+        metrics = metrics_of(self._registry)
+        provider = tracing.obtain_provider(settings, metrics, service)
+        tracing.instrument_clients()
+        blueprint.add_url_rule(METRICS_PATH, "metrics", metrics.response)
+        app.wsgi_app = TelemetryMiddleware(  # type: ignore[method-assign]
+            app.wsgi_app, metrics, provider.get_tracer("flask_vantage"), QUIET_PATHS
+        )
+        # First, so that the route is known even when a hook of the app ends the request.
+        app.before_request_funcs.setdefault(None, []).insert(0, _note_route)
+        got_request_exception.connect(_note_exception, app)
+        # The access line carries the stack trace; Flask's own line would be a second one.
+        app.log_exception = _do_not_log  # type: ignore[method-assign, assignment]
+
+
+def _state() -> RequestState | None:
+    state: RequestState | None = request.environ.get(ENVIRON_KEY)
+    return state
+
+
+def _note_route() -> None:
+    state = _state()
+    if state is not None and request.url_rule is not None:
+        state.route = request.url_rule.rule
+
+
+def _note_exception(_: Flask, exception: BaseException, **__: Any) -> None:
+    state = _state()
+    if state is not None:
+        state.exception = exception
+
+
+def _do_not_log(
+    _: tuple[type, BaseException, TracebackType] | tuple[None, None, None],
+) -> None:
+    return None

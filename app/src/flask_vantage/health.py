@@ -1,0 +1,69 @@
+"""Is the process alive, and should it get requests?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Response, json
+from loguru import logger
+
+# Returns nothing, or raises with what is wrong. It must bound its own time.
+ReadinessCheck = Callable[[], object]
+
+
+class Health:
+    """The readiness checks of one app, and whether the server is stopping."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, ReadinessCheck] = {}
+        self._failed: frozenset[str] = frozenset()
+        self.draining = False
+
+    def add_check(self, name: str, check: ReadinessCheck) -> None:
+        """Register `check`; raises ValueError when `name` is taken."""
+        if name in self._checks:
+            raise ValueError(f"a readiness check named {name!r} exists already")
+        self._checks[name] = check
+
+    def alive(self) -> Response:
+        """200 as long as the process answers at all."""
+        return _no_store({"status": "ok"}, 200)
+
+    def ready(self) -> Response:
+        """200, or 503 with the checks that failed or with the fact that the server stops."""
+        if self.draining:
+            return _no_store({"status": "stopping", "checks": {}}, 503)
+        checks: dict[str, Any] = {}
+        failed = set()
+        for name, check in self._checks.items():
+            started = time.perf_counter()
+            result: dict[str, Any] = {"status": "ok"}
+            try:
+                if check() is False:
+                    raise RuntimeError("the check returned False")
+            except Exception as error:  # noqa: BLE001 - any failure of a check means not ready
+                failed.add(name)
+                # The reason goes to the log; the endpoint may be public.
+                result = {"status": "failed", "error": type(error).__name__}
+                if name not in self._failed:
+                    logger.bind(check=name).opt(exception=error).error(
+                        "The readiness check {} fails.", name
+                    )
+            result["duration_ms"] = round((time.perf_counter() - started) * 1000, 3)
+            checks[name] = result
+        for name in self._failed - failed:
+            logger.bind(check=name).info("The readiness check {} passes again.", name)
+        self._failed = frozenset(failed)
+        status = "failed" if failed else "ok"
+        return _no_store({"status": status, "checks": checks}, 503 if failed else 200)
+
+
+def _no_store(body: dict[str, Any], status: int) -> Response:
+    return Response(
+        json.dumps(body) + "\n",
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

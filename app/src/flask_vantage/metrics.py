@@ -1,0 +1,122 @@
+"""The RED metrics of the server, and what the extension says about its own work."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from threading import Lock
+from weakref import WeakKeyDictionary
+
+from flask import Response, request
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+# The boundaries that OpenTelemetry advises for http.server.request.duration, in seconds, and two
+# below them: many routes of a small app answer within 5 ms.
+# https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
+DURATION_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+
+KNOWN_METHODS = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
+)
+OTHER_METHOD = "_OTHER"
+
+# The label value of a request that matched no route. The raw path is never a label: whoever scans
+# the server would make a new time series with each guess.
+UNMATCHED_ROUTE = "_unmatched"
+
+
+def method_label(method: str) -> str:
+    """Return `method`, or `_OTHER` for one that OpenTelemetry's conventions do not know."""
+    return method if method in KNOWN_METHODS else OTHER_METHOD
+
+
+class Metrics:
+    """The metrics of one registry.
+
+    The duration's children are looked up in a plain dictionary: the key is bounded by methods,
+    routes and status codes, and the lookup in prometheus_client costs several times as much.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._duration = Histogram(
+            "http_server_request_duration_seconds",
+            "Time from a request's arrival to its response, in seconds.",
+            ("http_request_method", "http_route", "http_response_status_code"),
+            buckets=DURATION_BUCKETS,
+            registry=registry,
+        )
+        self._durations: dict[tuple[str, str, int], Histogram] = {}
+        self._active = Gauge(
+            "http_server_active_requests",
+            "Requests that are being answered now.",
+            ("http_request_method",),
+            registry=registry,
+        )
+        self._actives: dict[str, Gauge] = {}
+        self._build_info = Gauge(
+            "vantage_build_info",
+            "Always 1; the labels tell what runs.",
+            ("version", "python_version", "flask_version"),
+            registry=registry,
+        )
+        self._build_info.labels(_own_version(), platform.python_version(), version("flask")).set(1)
+        self.spans_exported = Counter(
+            "vantage_spans_exported", "Spans that the collector accepted.", registry=registry
+        )
+        dropped = Counter(
+            "vantage_spans_dropped",
+            "Spans that were lost: the queue was full, or the collector did not take them.",
+            ("reason",),
+            registry=registry,
+        )
+        self.spans_dropped_queue_full = dropped.labels("queue_full")
+        self.spans_dropped_export_failed = dropped.labels("export_failed")
+        self.span_queue_length = Gauge(
+            "vantage_span_queue_length", "Spans that wait for export.", registry=registry
+        )
+
+    def active(self, method: str) -> Gauge:
+        """Return the gauge of requests in flight for a `method_label`."""
+        child = self._actives.get(method)
+        if child is None:
+            child = self._actives[method] = self._active.labels(method)
+        return child
+
+    def observe(
+        self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None
+    ) -> None:
+        """Count one request that took `seconds`; the exemplar leads to its trace."""
+        key = (method, route, status)
+        child = self._durations.get(key)
+        if child is None:
+            child = self._durations[key] = self._duration.labels(method, route, str(status))
+        child.observe(seconds, exemplar)
+
+    def response(self) -> Response:
+        """Answer a scrape: OpenMetrics when the Accept header asks for it, else plain text."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(self.registry), content_type=content_type)
+
+
+_lock = Lock()
+_by_registry: WeakKeyDictionary[CollectorRegistry, Metrics] = WeakKeyDictionary()
+
+
+def metrics_of(registry: CollectorRegistry = REGISTRY) -> Metrics:
+    """Return the metrics of `registry`; several apps in one process share them."""
+    with _lock:
+        found = _by_registry.get(registry)
+        if found is None:
+            found = _by_registry[registry] = Metrics(registry)
+        return found
+
+
+def _own_version() -> str:
+    try:
+        return version("vantage-shop")
+    except ModuleNotFoundError:  # run from a source tree that was not installed
+        return "unknown"

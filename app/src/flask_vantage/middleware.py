@@ -1,0 +1,218 @@
+"""The WSGI middleware that measures, traces and logs each request.
+
+It stands outside Flask, so it also sees what fails in Flask's own hooks, and it is lean: the usual
+Flask instrumentation alone costs more than all of this (bench/throughput.py measures it).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+from loguru import logger
+from opentelemetry import context as otel_context
+from opentelemetry import propagate
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.util.types import AttributeValue
+
+from flask_vantage.access import log_request
+from flask_vantage.context import RequestState, choose_request_id, current_request
+from flask_vantage.metrics import OTHER_METHOD, UNMATCHED_ROUTE, Metrics, method_label
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+ENVIRON_KEY = "vantage.request"
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+class _EnvironGetter(Getter["WSGIEnvironment"]):
+    def get(self, carrier: WSGIEnvironment, key: str) -> list[str] | None:
+        value = carrier.get(_environ_key(key))
+        return None if value is None else [value]
+
+    def keys(self, carrier: WSGIEnvironment) -> list[str]:
+        return [key[5:].replace("_", "-").lower() for key in carrier if key.startswith("HTTP_")]
+
+
+def _environ_key(header: str) -> str:
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+_getter = _EnvironGetter()
+
+
+class TelemetryMiddleware:
+    """Wraps `app`; `quiet_paths` (probes and scrapes) get no span, no metric and a debug line."""
+
+    def __init__(
+        self, app: WSGIApplication, metrics: Metrics, tracer: Tracer, quiet_paths: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tracer = tracer
+        self._quiet_paths = quiet_paths
+        # Parsing is skipped when none of the propagators' headers is there.
+        self._context_keys = tuple(
+            _environ_key(field) for field in propagate.get_global_textmap().fields
+        )
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        raw_path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        # WSGI hands over the path's bytes as latin-1 text.
+        path = (
+            raw_path
+            if raw_path.isascii()
+            else raw_path.encode("latin-1", "replace").decode("utf-8", "replace")
+        )
+        state = RequestState(
+            method=environ["REQUEST_METHOD"],
+            path=path,
+            client_address=environ.get("REMOTE_ADDR"),
+            request_id=choose_request_id(environ.get("HTTP_X_REQUEST_ID")),
+            started=time.perf_counter(),
+            quiet=path in self._quiet_paths,
+        )
+        environ[ENVIRON_KEY] = state
+        identity = [("X-Request-ID", state.request_id)]
+        context_token = None
+        if not state.quiet:
+            context = self._start_span(state, environ)
+            context_token = otel_context.attach(context)
+            if state.trace_id is not None:
+                identity.append(("X-Trace-Id", state.trace_id))
+            self._metrics.active(method_label(state.method)).inc()
+        request_token = current_request.set(state)
+
+        def start(
+            status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
+        ) -> Any:
+            state.status = int(status[:3])
+            # With a known length the body exists already; without, it is still to be made.
+            state.complete = any(name.lower() == "content-length" for name, _ in headers)
+            return start_response(status, headers + identity, exc_info)
+
+        try:
+            body = self._app(environ, cast("StartResponse", start))
+        except BaseException as error:
+            state.exception = error
+            state.status = 500
+            self._finish(state)
+            raise
+        finally:
+            current_request.reset(request_token)
+            if context_token is not None:
+                otel_context.detach(context_token)
+        if state.complete:
+            self._finish(state)
+            return body
+        return _StreamedBody(body, state, self._finish)
+
+    def _start_span(self, state: RequestState, environ: WSGIEnvironment) -> Context:
+        context = Context()
+        for key in self._context_keys:
+            if key in environ:
+                context = propagate.extract(environ, context, _getter)
+                break
+        method = method_label(state.method)
+        # https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
+        # The query is left out: it is where secrets end up.
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": method,
+            "url.path": state.path,
+            "url.scheme": environ["wsgi.url_scheme"],
+            "server.address": environ.get("HTTP_HOST") or environ["SERVER_NAME"],
+            "client.address": state.client_address or "",
+            "network.protocol.version": environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:],
+            "user_agent.original": environ.get("HTTP_USER_AGENT", "")[:256],
+        }
+        if method == OTHER_METHOD:
+            attributes["http.request.method_original"] = state.method[:64]
+            method = "HTTP"
+        span = self._tracer.start_span(method, context, SpanKind.SERVER, attributes)
+        span_context = span.get_span_context()
+        state.span = span
+        if span_context.is_valid:
+            state.trace_id = f"{span_context.trace_id:032x}"
+            state.span_id = f"{span_context.span_id:016x}"
+            state.sampled = span_context.trace_flags.sampled
+        return set_span_in_context(span, context)
+
+    def _finish(self, state: RequestState) -> None:
+        seconds = time.perf_counter() - state.started
+        try:
+            if not state.quiet:
+                self._record(state, seconds)
+            log_request(state, seconds)
+        except Exception as error:  # noqa: BLE001 - telemetry must never fail a request
+            logger.opt(exception=error).error("A request could not be recorded.")
+
+    def _record(self, state: RequestState, seconds: float) -> None:
+        method = method_label(state.method)
+        self._metrics.active(method).dec()
+        exemplar = None
+        if state.sampled and state.trace_id and state.span_id:
+            exemplar = {"trace_id": state.trace_id, "span_id": state.span_id}
+        self._metrics.observe(
+            method, state.route or UNMATCHED_ROUTE, state.status, seconds, exemplar
+        )
+        span = state.span
+        if span is None:
+            return
+        if span.is_recording():
+            span.set_attribute("http.response.status_code", state.status)
+            if state.route is not None:
+                span.set_attribute("http.route", state.route)
+                span.update_name(f"{'HTTP' if method == OTHER_METHOD else method} {state.route}")
+            if state.exception is not None:
+                span.record_exception(state.exception)
+            if state.status >= 500:
+                error = state.exception
+                span.set_attribute(
+                    "error.type", str(state.status) if error is None else type(error).__qualname__
+                )
+                span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+
+class _StreamedBody:
+    """A body of unknown length: the request is over when it was sent or given up."""
+
+    def __init__(self, body: Iterable[bytes], state: RequestState, finish: Any) -> None:
+        self._body = body
+        self._iterator: Iterator[bytes] = iter(body)
+        self._state = state
+        self._finish = finish
+        self._finished = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._end()
+            raise
+        except BaseException as error:
+            self._state.exception = error
+            self._end()
+            raise
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._finished:
+            self._finished = True
+            self._finish(self._state)

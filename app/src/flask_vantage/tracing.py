@@ -1,0 +1,161 @@
+"""OpenTelemetry: the provider, and an export that can neither block nor fail a request."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from threading import Lock, Thread
+
+from loguru import logger
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from flask_vantage.metrics import Metrics
+from flask_vantage.settings import Settings
+
+# A collector that is away for a night must not fill the log.
+_SECONDS_BETWEEN_WARNINGS = 60.0
+
+
+class CountingExporter(SpanExporter):
+    """Passes batches on to `inner`, counts what became of them and reports failure sparingly."""
+
+    def __init__(self, inner: SpanExporter, metrics: Metrics, endpoint: str) -> None:
+        self._inner = inner
+        self._metrics = metrics
+        self._endpoint = endpoint
+        self._lost = 0
+        self._next_warning = 0.0
+        self._lock = Lock()
+        self._waiting = 0
+
+    def admit(self, limit: int) -> bool:
+        """Take a place in the queue; False, and counted as dropped, when `limit` are waiting."""
+        with self._lock:
+            admitted = self._waiting < limit
+            if admitted:
+                self._waiting += 1
+        if not admitted:
+            self._metrics.spans_dropped_queue_full.inc()
+        return admitted
+
+    @property
+    def waiting(self) -> int:
+        """The number of spans that were admitted and not yet handed to the exporter."""
+        return self._waiting
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        with self._lock:
+            self._waiting -= len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._inner.export(spans)
+        finally:
+            # In a finally clause, because spans are lost as well when the exporter raises.
+            if result is SpanExportResult.SUCCESS:
+                self._metrics.spans_exported.inc(len(spans))
+                self._report_recovery()
+            else:
+                self._metrics.spans_dropped_export_failed.inc(len(spans))
+                self._report_loss(len(spans))
+        return result
+
+    def _report_loss(self, count: int) -> None:
+        self._lost += count
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
+            logger.bind(spans_lost=self._lost, endpoint=self._endpoint).warning(
+                "The trace collector takes no spans; requests are served all the same. "
+                "Check that it runs and that OTEL_EXPORTER_OTLP_ENDPOINT is right."
+            )
+
+    def _report_recovery(self) -> None:
+        if self._lost:
+            logger.bind(spans_lost=self._lost, endpoint=self._endpoint).info(
+                "The trace collector takes spans again."
+            )
+            self._lost = 0
+            self._next_warning = 0.0
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._inner.force_flush(timeout_millis)
+
+
+class BoundedSpanProcessor(BatchSpanProcessor):
+    """A batch processor whose full queue drops the newest span and counts it.
+
+    The library's own queue drops without a count that Prometheus could read, and logs from the
+    thread that serves the request.
+    """
+
+    def __init__(self, exporter: CountingExporter, settings: Settings) -> None:
+        super().__init__(
+            exporter,
+            max_queue_size=settings.span_queue_size,
+            schedule_delay_millis=settings.span_schedule_delay_ms,
+            max_export_batch_size=settings.span_batch_size,
+        )
+        self._exporter = exporter
+        self._limit = settings.span_queue_size
+
+    def on_end(self, span: ReadableSpan) -> None:
+        context = span.context
+        if context and context.trace_flags.sampled and self._exporter.admit(self._limit):
+            super().on_end(span)
+
+
+def obtain_provider(settings: Settings, metrics: Metrics, app_name: str) -> trace.TracerProvider:
+    """Return the process's tracer provider, made from the settings when nobody has set one.
+
+    A provider that the application has set up itself is used as it is.
+    """
+    current = trace.get_tracer_provider()
+    if isinstance(current, TracerProvider):
+        return current
+    # Resource.create adds OTEL_RESOURCE_ATTRIBUTES; the sampler reads OTEL_TRACES_SAMPLER itself.
+    provider = TracerProvider(
+        resource=Resource.create({SERVICE_NAME: settings.service_name or app_name})
+    )
+    if settings.export_spans:
+        exporter = CountingExporter(
+            OTLPSpanExporter(timeout=settings.export_timeout), metrics, settings.export_endpoint
+        )
+        metrics.span_queue_length.set_function(lambda: exporter.waiting)
+        provider.add_span_processor(BoundedSpanProcessor(exporter, settings))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def instrument_clients() -> None:
+    """Give outgoing HTTP calls a client span and a traceparent header, once per process.
+
+    urllib3 is what requests and most client libraries are built on, so this covers them too.
+    """
+    # The instrumentation reads this when it is imported; without it, it writes the attribute names
+    # of before 2023.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
+
+    instrumentor = URLLib3Instrumentor()
+    if not instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.instrument()
+
+
+def shut_down(timeout: float) -> bool:
+    """Export what is queued; return False when that took longer than `timeout` seconds."""
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        return True
+    # The SDK's own shutdown waits up to 30 s for a collector that hangs, hence the thread.
+    worker = Thread(target=provider.shutdown, name="vantage-span-flush", daemon=True)
+    worker.start()
+    worker.join(timeout)
+    return not worker.is_alive()

@@ -1,0 +1,1 @@
+"""The demo: a public storefront that calls an internal warehouse."""
