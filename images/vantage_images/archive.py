@@ -1,0 +1,230 @@
+"""Write container images without a container engine.
+
+An archive is written in both shapes at once: the `manifest.json` that every Docker since 1.10 loads, and the
+OCI layout that engines with the containerd image store prefer. The bytes depend on nothing but the content, so the
+image id is known before any engine has seen it, and two machines make the same one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+# 2025-01-01: a fixed moment, so that the bytes do not depend on when they were written. Not zero, because some
+# programs take a file from 1970 for a missing one.
+EPOCH = 1735689600
+_CREATED = "2025-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Ids:
+    """What an engine calls the loaded image: `id` in the classic store, `digest` in the containerd store."""
+
+    id: str
+    digest: str
+
+
+class Layer:
+    """A layer under construction: a plain tar with sorted-as-added, reproducible members."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+        self._seen: set[str] = set()
+
+    def _add(self, info: tarfile.TarInfo, data: IO[bytes] | None = None) -> None:
+        info.mtime = EPOCH
+        info.uname = info.gname = ""
+        self._tar.addfile(info, data)
+
+    def directory(self, path: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
+        """Add a directory, and its parents (root's, 0755) where they are not there yet."""
+        name = path.strip("/")
+        if not name or name in self._seen:
+            return
+        parent = os.path.dirname(name)
+        if parent:
+            self.directory(parent)
+        self._seen.add(name)
+        info = tarfile.TarInfo(name + "/")
+        info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, mode, uid, gid
+        self._add(info)
+
+    def data(self, path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+        """Add a file with `content`."""
+        self._file(path, io.BytesIO(content), len(content), mode, uid, gid)
+
+    def file(self, path: str, source: Path, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+        """Add a copy of the file `source`."""
+        with source.open("rb") as stream:
+            self._file(path, stream, source.stat().st_size, mode, uid, gid)
+
+    def _file(self, path: str, stream: IO[bytes], size: int, mode: int, uid: int, gid: int) -> None:
+        name = path.strip("/")
+        self.directory(os.path.dirname(name))
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.uid, info.gid = size, mode, uid, gid
+        self._add(info, stream)
+
+    def symlink(self, path: str, target: str) -> None:
+        """Add a symbolic link to `target`."""
+        name = path.strip("/")
+        self.directory(os.path.dirname(name))
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.mode = tarfile.SYMTYPE, target, 0o777
+        self._add(info)
+
+    def tree(self, path: str, source: Path, mode: Callable[[Path], int]) -> None:
+        """Add everything under `source` at `path`, sorted, root's; `mode` gives the mode of a file."""
+        for directory, names, files in os.walk(source):
+            names.sort()
+            at = os.path.join(path, os.path.relpath(directory, source)).rstrip("/.")
+            self.directory(at)
+            for name in sorted(files):
+                found = Path(directory, name)
+                if found.is_symlink():
+                    self.symlink(f"{at}/{name}", os.readlink(found))
+                else:
+                    self.file(f"{at}/{name}", found, mode(found))
+
+
+@contextmanager
+def new_layer(target: Path) -> Iterator[Layer]:
+    """Open a layer that is written to the plain tar `target`."""
+    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
+        yield Layer(tar)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def image_config(settings: Mapping[str, Any], diff_ids: Sequence[str], architecture: str) -> bytes:
+    """Return the image's config as JSON; its SHA-256 is the image id.
+
+    `settings` are Docker's names (User, Entrypoint, …); ExposedPorts and Volumes may be plain lists.
+    """
+    config: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in ("ExposedPorts", "Volumes") and not isinstance(value, Mapping):
+            value = {item: {} for item in value}
+        config[key] = value
+    # Docker gives no PATH to a container whose image names none, and then `docker exec` finds nothing.
+    env = list(config.get("Env") or [])
+    if not any(item.startswith("PATH=") for item in env):
+        env.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    config["Env"] = env
+    return _json({
+        "architecture": architecture,
+        "os": "linux",
+        "created": _CREATED,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{item}" for item in diff_ids]},
+        "history": [{"created": _CREATED, "created_by": "vantage images"} for _ in diff_ids],
+    })  # fmt: skip
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
+    return {
+        "mediaType": media_type,
+        "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
+        "size": len(data),
+    }
+
+
+def write_image(
+    target: Path, ref: str, layers: Sequence[Path], settings: Mapping[str, Any], architecture: str
+) -> Ids:
+    """Write the gzipped archive `target` of an image tagged `ref`, and return its ids.
+
+    `layers` are plain tars, lowest first. The file appears complete or not at all.
+    """
+    diff_ids = [sha256_of(layer) for layer in layers]
+    config = image_config(settings, diff_ids, architecture)
+    config_hex = hashlib.sha256(config).hexdigest()
+    oci_manifest = _json({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
+        "layers": [
+            {
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": f"sha256:{diff_id}",
+                "size": layer.stat().st_size,
+            }
+            for diff_id, layer in zip(diff_ids, layers, strict=True)
+        ],
+    })  # fmt: skip
+    manifest_hex = hashlib.sha256(oci_manifest).hexdigest()
+    index_entry = _descriptor("application/vnd.oci.image.manifest.v1+json", oci_manifest)
+    # containerd reads the full name from the first annotation, other tools the tag from the second.
+    index_entry["annotations"] = {
+        "io.containerd.image.name": ref,
+        "org.opencontainers.image.ref.name": ref.rpartition(":")[2],
+    }
+    docker_manifest = [{
+        "Config": f"blobs/sha256/{config_hex}",
+        "RepoTags": [ref],
+        "Layers": [f"blobs/sha256/{diff_id}" for diff_id in diff_ids],
+    }]  # fmt: skip
+    partial = target.with_name(target.name + ".partial")
+    with partial.open("wb") as raw:
+        # No name and no time in the gzip header, for the same bytes everywhere; level 1, because archives are
+        # copied over fast links more often than slow ones and the higher levels cost a minute each.
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as packed:
+            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                layer_writer = Layer(tar)
+                for diff_id, layer in zip(diff_ids, layers, strict=True):
+                    layer_writer.file(f"blobs/sha256/{diff_id}", layer)
+                layer_writer.data(f"blobs/sha256/{config_hex}", config)
+                layer_writer.data(f"blobs/sha256/{manifest_hex}", oci_manifest)
+                layer_writer.data("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+                layer_writer.data("index.json", _json({
+                    "schemaVersion": 2,
+                    "mediaType": "application/vnd.oci.image.index.v1+json",
+                    "manifests": [index_entry],
+                }))  # fmt: skip
+                layer_writer.data("manifest.json", _json(docker_manifest))
+        raw.flush()
+        os.fsync(raw.fileno())
+    partial.replace(target)
+    return Ids(f"sha256:{config_hex}", f"sha256:{manifest_hex}")
+
+
+def ids_in_archive(path: Path) -> tuple[list[str], Ids]:
+    """Return the tags and ids of the image in an archive that `docker save` (of any age) wrote.
+
+    Raises KeyError, ValueError, OSError or tarfile.TarError when it is no such archive.
+    """
+    with tarfile.open(path, "r:*") as tar:
+        manifest = json.loads(_member(tar, "manifest.json"))
+        entry = manifest[0]
+        config = _member(tar, entry["Config"])
+        image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
+        digest = image_id
+        try:
+            digest = json.loads(_member(tar, "index.json"))["manifests"][0]["digest"]
+        except KeyError:
+            pass  # before Docker 25 an archive had no OCI index
+        return list(entry.get("RepoTags") or []), Ids(image_id, digest)
+
+
+def _member(tar: tarfile.TarFile, name: str) -> bytes:
+    stream = tar.extractfile(name)
+    if stream is None:
+        raise KeyError(name)
+    return stream.read()

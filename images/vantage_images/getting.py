@@ -1,0 +1,180 @@
+"""Get images: decide for each where it comes from, and keep the store's records right."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import keys, registry
+from .archive import Ids, ids_in_archive, sha256_of
+from .engine import Docker
+from .errors import ImageError
+from .gobuild import architecture
+from .make import Maker
+from .manifest import Image, Manifest, Reference
+from .progress import Progress
+from .store import Record, Store
+
+SOURCES = ("auto", "pull", "make")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An optional image that could not be had, and why."""
+
+    name: str
+    why: str
+
+
+class Getter:
+    """Gets images into `store`; `source` is auto (pull where a registry answers, else make), pull or make."""
+
+    def __init__(
+        self, root: Path, manifest: Manifest, store: Store, docker: Docker, progress: Progress, source: str
+    ) -> None:
+        self._root = root
+        self._manifest = manifest
+        self._store = store
+        self._docker = docker
+        self._progress = progress
+        self._source = source
+        self._answers: dict[str, bool] = {}
+        self._maker = Maker(root, manifest, store, docker, progress)
+
+    def current(self, image: Image) -> Record | None:
+        """Return the record of `image` when it is what the manifest asks for now, else None."""
+        record = self._store.record(image.name)
+        if record is None:
+            return None
+        return record if record.key in self._valid_keys(image) else None
+
+    def _valid_keys(self, image: Image) -> set[str]:
+        valid = set()
+        made = keys.made_key(image, self._root, self._manifest.bases, architecture()) if image.make else None
+        if made and self._source != "pull":
+            valid.add(made)
+        if made and image.make["kind"] == "app" and self._source != "make":
+            valid.add(keys.hash_of(["official base", made]))
+        if image.pull and self._source != "make":
+            valid.add(keys.pulled_key(image))
+        if made and image.make["kind"] == "debian":
+            valid.add(made)
+        if image.archive_variable:
+            given = os.environ.get(image.archive_variable)
+            # A given archive wins over everything, and a record from another one is stale.
+            if given:
+                return {_archive_key(Path(given))} if Path(given).is_file() else set()
+            valid.add(keys.hash_of(["engine", image.pull]))
+            record = self._store.record(image.name)
+            if record and record.origin == "archive":
+                valid.add(record.key)
+        return valid
+
+    def get(self, image: Image) -> Record | Missing:
+        """Return the record of `image`, getting it first; raises ImageError when it must be had and cannot."""
+        record = self.current(image)
+        if record is not None:
+            return record
+        self._progress.image(image.name)
+        if image.archive_variable and os.environ.get(image.archive_variable):
+            return self._from_archive(image, Path(os.environ[image.archive_variable]))
+        why_not = "no registry was asked (--source make)"
+        if image.pull and self._source != "make":
+            pulled = self._pulled(image)
+            if isinstance(pulled, Record):
+                return pulled
+            why_not = pulled
+        if image.make.get("kind") == "app" and self._source != "make" and self._registry_answers("docker.io"):
+            ids = self._maker.build_app_on_official_base(image)
+            key = keys.made_key(image, self._root, self._manifest.bases, architecture())
+            return self._add(image, image.made_ref or "", ids, "made", keys.hash_of(["official base", key]))
+        if image.make and (self._source != "pull" or not image.pull):
+            ids = self._maker.make(image)
+            key = keys.made_key(image, self._root, self._manifest.bases, architecture())
+            return self._add(image, image.made_ref or "", ids, "made", key)
+        if image.optional:
+            found = self._from_engine(image)
+            if found:
+                return found
+            self._store.drop(image.name)
+            return Missing(image.name, why_not)
+        raise ImageError(f"image {image.name}", why_not,
+                         "check the network, or let it be made: --source auto")  # fmt: skip
+
+    def _registry_answers(self, host: str) -> bool:
+        if host not in self._answers:
+            self._progress.step(f"asking {host}")
+            self._answers[host] = registry.answers(host)
+            if not self._answers[host]:
+                self._progress.note(f"{host} does not answer: making what can be made from published packages")
+        return self._answers[host]
+
+    def _pulled(self, image: Image) -> Record | str:
+        """Return the record of a pulled image, or why it could not be pulled."""
+        assert image.pull is not None
+        host = Reference.parse(image.pull).host
+        if not self._registry_answers(host):
+            return f"{host} does not answer"
+        self._docker.require(f"pulling {image.pull}")
+        self._progress.step(f"pulling {image.pull}")
+        reason = self._docker.pull(image.pull)
+        if reason is not None:
+            self._progress.note(f"{image.name}: could not pull {image.pull}: {reason}")
+            return f"could not pull {image.pull}: {reason}"
+        self._progress.step("writing the archive")
+        ids = self._docker.save(image.pull, self._store.archive(image.name))
+        return self._add(image, image.pull, ids, "pulled", keys.pulled_key(image))
+
+    def _from_engine(self, image: Image) -> Record | None:
+        """Return the record of an image that the local engine happens to have."""
+        if not image.pull or self._docker.image_id(image.pull) is None:
+            return None
+        self._progress.step(f"saving {image.pull} from the local engine")
+        ids = self._docker.save(image.pull, self._store.archive(image.name))
+        return self._add(image, image.pull, ids, "engine", keys.hash_of(["engine", image.pull]))
+
+    def _from_archive(self, image: Image, given: Path) -> Record:
+        """Take the archive that a person gave; it must hold the image that the manifest names."""
+        thing = f"{image.archive_variable}={given}"
+        wanted = f"make it with: docker save {image.pull} | gzip > grafana.tar.gz"
+        if not given.is_file():
+            raise ImageError(thing, "there is no such file", wanted)
+        self._progress.step(f"reading {given}")
+        try:
+            tags, ids = ids_in_archive(given)
+        except (KeyError, ValueError, IndexError, OSError, EOFError, tarfile.TarError) as error:
+            raise ImageError(thing, f"is no archive of docker save ({error})", wanted) from error
+        repository = Reference.parse(image.pull or "").path
+        fitting = [tag for tag in tags if tag.removeprefix("docker.io/").rpartition(":")[0] == repository]
+        if not fitting:
+            raise ImageError(thing, f"holds {', '.join(tags) or 'no tag'}, not {repository}", wanted)
+        ref = f"docker.io/{fitting[0].removeprefix('docker.io/')}"
+        if ref != image.pull:
+            self._progress.note(f"{image.name}: the archive holds {ref}, not {image.pull}; using it")
+        target = self._store.archive(image.name)
+        partial = target.with_name(target.name + ".partial")
+        with given.open("rb") as probe:
+            packed = probe.read(2) == b"\x1f\x8b"
+        if packed:
+            shutil.copyfile(given, partial)
+        else:
+            with given.open("rb") as source, gzip.GzipFile(partial, "wb", 1, mtime=0) as output:
+                shutil.copyfileobj(source, output, 1 << 20)
+        partial.replace(target)
+        return self._add(image, ref, ids, "archive", _archive_key(given))
+
+    def _add(self, image: Image, ref: str, ids: Ids, origin: str, key: str) -> Record:
+        archive = self._store.archive(image.name)
+        record = Record(image.name, ref, archive.name, ids.id, ids.digest, origin, key)
+        self._store.add(record)
+        size = archive.stat().st_size / 1e6
+        self._progress.done(f"{origin} {ref}, {size:.0f} MB")
+        return record
+
+
+def _archive_key(path: Path) -> str:
+    return keys.hash_of(["archive", sha256_of(path)])
