@@ -1,0 +1,91 @@
+# `make help` lists the targets. The two that matter: `make up` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# auto: Vagrant where it is installed, else the system container.
+VM ?= auto
+export VANTAGE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vantage
+export ANSIBLE_FORCE_COLOR ?= $(if $(TERM),0)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON ?= python3
+VENV := .venv/.ready
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV): requirements/dev.txt app/requirements.txt
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/host-tools python
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "Installing the tools that requirements/dev.txt and app/requirements.txt pin …"
+	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt -r app/requirements.txt
+	@touch $@
+
+.PHONY: up
+up: $(VENV) ## Bring up a VM with everything on it, and verify it
+	@scripts/vm up $(VM)
+
+.PHONY: verify
+verify: $(VENV) ## Send one request and find it as metric, log line and trace
+	@scripts/vm verify $(VM)
+
+.PHONY: status
+status: $(VENV) ## One line per service
+	@scripts/vm status $(VM)
+
+.PHONY: logs
+logs: $(VENV) ## The journal of one service: make logs S=storefront
+	@scripts/vm logs $(VM) "$(S)"
+
+.PHONY: password
+password: $(VENV) ## Print Grafana's admin password
+	@scripts/vm password $(VM)
+
+.PHONY: down
+down: $(VENV) ## Remove the VM and its data
+	@scripts/vm down $(VM)
+
+.PHONY: images
+images: $(VENV) ## Get every image: from a registry, or made of published packages
+	@images/vantage-images get
+
+.PHONY: test
+test: $(VENV) ## Everything: lint, unit tests, and the whole path in a system container
+	@scripts/test
+
+.PHONY: lint
+lint: $(VENV) ## Style and types
+	@scripts/lint
+
+.PHONY: unit
+unit: $(VENV) ## Unit tests only
+	@.venv/bin/pytest -q tests/unit app/tests
+
+.PHONY: bench
+bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
+	@scripts/bench
+
+.PHONY: box
+box: $(VENV) ## Make a Vagrant box of Debian's packages
+	@scripts/box
+
+.PHONY: test-vm
+test-vm: $(VENV) ## Provision and verify a true VM by `vagrant up`, emulated where there is no KVM
+	@scripts/test-vm
+
+.PHONY: docs
+docs: $(VENV) ## Write the tables of variables into the READMEs
+	@.venv/bin/python scripts/docs
+
+.PHONY: requirements
+requirements: ## Pin requirements again
+	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
+	@.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url requirements/dev.in -o requirements/dev.txt
+	@rm -rf .venv-pin
+
+.PHONY: clean
+clean: ## Remove the caches (images, boxes, toolchains) and the tools' environment
+	@images/vantage-images clean
+	@rm -rf .venv "$(VANTAGE_CACHE)"

@@ -1,0 +1,74 @@
+"""Checks that every port a service is to listen on is free, or held by that very service already."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import yaml
+from ansible.plugins.action import ActionBase
+
+ROLES = pathlib.Path(__file__).resolve().parents[2]
+# Which group's hosts run a role; the others run everywhere.
+MONITORING = {"prometheus", "alertmanager", "loki", "jaeger", "grafana"}
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether two listening addresses take the same port from each other."""
+    everywhere = {"0.0.0.0", "::", "*"}  # noqa: S104
+    return one == other or bool({one, other} & everywhere)
+
+
+class ActionModule(ActionBase):
+    """Argument `look`: what the script `look` printed on the host. Changes nothing."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def wanted(self, variables: dict[str, Any]) -> list[tuple[str, str, str, int]]:
+        """(service, variable, address, port) for all that this host is to run."""
+        groups = variables.get("group_names", [])
+        engine, public = (str(self.setting(variables, "vantage", f"vantage_{k}_address")) for k in ("engine", "publish"))
+        ports = []
+        for path in sorted(ROLES.glob("*/defaults/main.yml")):
+            role = path.parent.parent.name
+            if role in MONITORING and "monitoring" not in groups:
+                continue
+            if role == "grafana" and not self.setting(variables, role, "grafana_enabled"):
+                continue
+            for name in yaml.safe_load(path.read_text(encoding="utf-8")):
+                if name.startswith(f"{role}_") and name.endswith("_port"):
+                    address = public if role == "grafana" else engine
+                    ports.append((role.replace("_", "-"), name, address, int(self.setting(variables, role, name))))
+        if "app" in groups:
+            for app in self.setting(variables, "vantage", "vantage_apps"):
+                address = app.get("address", public)
+                ports.append((app["name"], f"port of the app {app['name']}", address, int(app["port"])))
+        return ports
+
+    def setting(self, variables: dict[str, Any], role: str, name: str) -> Any:
+        if name in variables:
+            return self._templar.template(variables[name])
+        defaults = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text(encoding="utf-8"))
+        return defaults[name]
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        look = self._task.args["look"]
+        problems, seen = [], {}
+        for service, name, address, port in self.wanted(variables):
+            if port in seen and overlaps(seen[port][1], address):
+                problems.append(f"{name} and {seen[port][0]} are both {port}: give one of them another port.")
+            seen[port] = (name, address)
+            if service in look["services"]:
+                continue
+            for listener in look["listening"].get(str(port), []):
+                if overlaps(listener["address"], address):
+                    problems.append(
+                        f"{name} is {port}, which {listener['who']} on {variables['inventory_hostname']} listens on already "
+                        f"({listener['address']}): {service} could not start. Stop it or set {name} to a free port."
+                    )
+        if problems:
+            return result | {"failed": True, "msg": "\n".join([*problems, "Nothing was changed."])}
+        return result | {"changed": False}

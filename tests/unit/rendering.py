@@ -1,0 +1,77 @@
+"""Renders the roles' templates with Ansible's own engine, without a VM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.template import Templar, trust_as_template
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ROOT / "roles"
+FACTS = {
+    "os_family": "Debian",
+    "distribution": "Debian",
+    "distribution_major_version": "12",
+    "getent_group": {"systemd-journal": ["x", "101", ""]},
+}
+
+
+def load(path: Path) -> Any:
+    """A YAML file as Ansible reads it: its strings may be templates."""
+    loader = DataLoader()
+    return loader.load_from_file(str(path), trusted_as_template=True) or {}
+
+
+class Host:
+    """One host of an inventory with the variables a role would see on it."""
+
+    def __init__(self, role: str, **given: Any) -> None:
+        self.variables: dict[str, Any] = {
+            "ansible_managed": "Ansible managed",
+            "ansible_facts": FACTS,
+            "ansible_check_mode": False,
+            "inventory_hostname": "vm",
+            "group_names": ["app", "monitoring"],
+            "groups": {"all": ["vm"], "app": ["vm"], "monitoring": ["vm"]},
+            "hostvars": {"vm": {}},
+            "playbook_dir": str(ROOT / "playbooks"),
+            "role_path": str(ROLES / role),
+        }
+        for name in ("vantage", role):
+            for kind in ("defaults", "vars"):
+                path = ROLES / name / kind / "main.yml"
+                if path.exists():
+                    self.variables |= load(path)
+        self.variables |= given
+        loader = DataLoader()
+        loader.set_basedir(str(ROLES / role / "templates"))
+        self.templar = Templar(loader=loader, variables=self.variables)
+
+    def value(self, template: Any) -> Any:
+        """The template's value; raises AnsibleUndefinedVariable where a variable is missing."""
+        return self.templar.template(template)
+
+    def render(self, path: Path, **given: Any) -> str:
+        """The text that the template module would write; raises where a variable is undefined."""
+        host = Host(str(path.parents[1].name), **(self.variables | given))
+        return str(host.value(trust_as_template("{{ lookup('ansible.builtin.template', '" + str(path) + "') }}")))
+
+
+def load_plugins() -> None:
+    """Lets Ansible find the filters of the roles."""
+    init_plugin_loader()
+    for folder in ROLES.glob("*/filter_plugins"):
+        filter_loader.add_directory(str(folder))
+
+
+def roles() -> list[str]:
+    return sorted(path.name for path in ROLES.iterdir() if path.is_dir())
+
+
+def specs(role: str) -> dict[str, Any]:
+    path = ROLES / role / "meta" / "argument_specs.yml"
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"])
