@@ -1,0 +1,106 @@
+"""What the tests ask of the machine, in one place."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+PORTS = {"prometheus": 9090, "loki": 3100, "jaeger": 16686, "alertmanager": 9093, "storefront": 8000, "warehouse": 8001}
+
+
+class Machine:
+    """A host that runs the stack."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+
+    def sh(self, command: str) -> str:
+        """Standard output of a shell command; fails with all it said when its status is not 0."""
+        result = self.host.run(command)
+        assert result.rc == 0, f"{command}\nexit {result.rc}\n{result.stdout}\n{result.stderr}"
+        return str(result.stdout)
+
+    def try_sh(self, command: str) -> str:
+        """Standard output, whatever the status."""
+        return str(self.host.run(command).stdout)
+
+    @property
+    def services(self) -> list[str]:
+        """The services that have a unit, from the machine itself."""
+        paths = self.sh("grep -l X-Vantage /etc/systemd/system/vantage-*.service").split()
+        return [path.rsplit("/", 1)[1].removeprefix("vantage-").removesuffix(".service") for path in paths]
+
+    def get(self, url: str, **parameters: Any) -> Any:
+        """The JSON that a URL on the machine answers."""
+        if parameters:
+            url += "?" + urlencode(parameters)
+        return json.loads(self.sh(f"curl -fsS --max-time 30 {shlex.quote(url)}"))
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """What Docker says of the service's container."""
+        return dict(json.loads(self.sh(f"docker inspect vantage-{service}"))[0])
+
+    def status(self) -> str:
+        return self.try_sh("/usr/local/lib/vantage/vantage-unit status")
+
+    def not_ready(self) -> list[str]:
+        """The services that are not active and ready now."""
+        return [line.split()[0] for line in self.status().splitlines() if " ready" not in line or " active " not in line]
+
+    def wait_ready(self, seconds: float = 60) -> float:
+        """Waits until all services are ready; the seconds it took."""
+        return wait(lambda: not self.not_ready(), seconds, self.explain)
+
+    def explain(self) -> str:
+        """The state of all services, and the journal of those that are not ready."""
+        journals = [
+            self.try_sh(f"journalctl --unit vantage-{service} --lines 15 --no-pager --output cat")
+            for service in self.not_ready()
+        ]
+        return "\n".join([self.status(), *journals])
+
+    def trace_id(self) -> str:
+        """The trace id of one fresh request of the storefront."""
+        head = self.sh("curl -fsS --max-time 10 -D - -o /dev/null http://127.0.0.1:8000/products")
+        return next(line.split(": ")[1].strip() for line in head.splitlines() if line.lower().startswith("x-trace-id"))
+
+    def log_lines(self, query: str, since: float, limit: int = 5000) -> list[tuple[int, str]]:
+        """All lines of a LogQL query since a time (seconds since 1970), as (nanoseconds, line), oldest first."""
+        lines: dict[tuple[int, str], None] = {}
+        start = int(since * 1e9)
+        while True:
+            answer = self.get(
+                "http://127.0.0.1:3100/loki/api/v1/query_range",
+                query=query, start=start, end=int((time.time() + 60) * 1e9), limit=limit, direction="forward",
+            )  # fmt: skip
+            page = sorted((int(ns), line) for stream in answer["data"]["result"] for ns, line in stream["values"])
+            fresh = [entry for entry in page if entry not in lines]
+            lines |= dict.fromkeys(fresh)
+            if len(page) < limit or not fresh:
+                return list(lines)
+            start = page[-1][0]
+
+    def trace(self, trace_id: str) -> dict[str, Any]:
+        """The trace, or nothing where Jaeger does not know it."""
+        text = self.try_sh(f"curl -sS --max-time 10 http://127.0.0.1:16686/api/traces/{trace_id}")
+        data = json.loads(text or "{}").get("data") or []
+        return dict(data[0]) if data else {}
+
+    def instant(self, query: str, at: float | None = None) -> list[dict[str, Any]]:
+        """The series that a PromQL query returns."""
+        parameters: dict[str, Any] = {"query": query} | ({"time": at} if at else {})
+        return list(self.get("http://127.0.0.1:9090/api/v1/query", **parameters)["data"]["result"])
+
+
+def wait(condition: Callable[[], Any], seconds: float, explain: Callable[[], str] = lambda: "") -> float:
+    """Waits until the condition holds; the seconds it took. Fails with an explanation after `seconds`."""
+    begin = time.monotonic()
+    while not condition():
+        took = time.monotonic() - begin
+        assert took < seconds, f"not within {seconds} s\n{explain()}"
+        time.sleep(0.3)
+    return time.monotonic() - begin

@@ -1,0 +1,51 @@
+"""One request is found again everywhere."""
+
+from __future__ import annotations
+
+import time
+
+from machine import Machine, wait
+
+
+def test_one_request_is_found_as_log_trace_metric_and_exemplar(playbook) -> None:
+    result = playbook("playbooks/verify.yml")
+    assert result.returncode == 0, result.stdout
+    for hop in ("app", "log", "trace", "metric", "exemplar"):
+        assert f"{hop:<12}" in result.stdout, result.stdout
+
+
+def test_a_broken_hop_is_named(vm: Machine, playbook) -> None:
+    vm.sh("systemctl stop vantage-jaeger")
+    try:
+        result = playbook("playbooks/verify.yml", "-e", "verify_seconds=4")
+    finally:
+        vm.sh("systemctl start vantage-jaeger")
+    assert result.returncode != 0
+    assert "lost at the hop 'trace'" in result.stdout
+    assert "vantage-jaeger.service" in result.stdout
+
+
+def test_log_line_is_found_by_trace_id_with_its_fields(vm: Machine) -> None:
+    trace_id = vm.trace_id()
+    query = f'{{service_name="warehouse"}} | trace_id = `{trace_id}` | json | http_response_status_code = 200'
+    wait(lambda: vm.log_lines(query, since=time.time() - 60), 10, vm.status)
+
+
+def test_error_is_logged_with_its_traceback_as_one_line(vm: Machine) -> None:
+    body = vm.try_sh("curl -sS -X POST -H 'Content-Type: application/json' -d '{' http://127.0.0.1:8000/orders")
+    assert '"status"' in body
+    assert "Traceback" not in body
+
+
+def test_trace_joins_both_services(vm: Machine) -> None:
+    trace_id = vm.trace_id()
+    wait(lambda: {p["serviceName"] for p in vm.trace(trace_id).get("processes", {}).values()} >= {"storefront", "warehouse"}, 10)
+
+
+def test_span_metrics_reach_prometheus(vm: Machine) -> None:
+    vm.trace_id()
+    wait(lambda: vm.instant('sum(traces_span_metrics_calls_total{service_name="warehouse"}) > 0'), 60)
+
+
+def test_units_restarts_are_counted(vm: Machine) -> None:
+    wait(lambda: vm.instant('node_systemd_unit_state{name="vantage-loki.service",state="active"} == 1'), 60)
