@@ -13,10 +13,10 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 # 2025-01-01: a fixed moment, so that the bytes do not depend on when they were written. Not zero, because some
@@ -50,8 +50,8 @@ class Layer:
         name = path.strip("/")
         if not name or name in self._seen:
             return
-        parent = os.path.dirname(name)
-        if parent:
+        parent = str(PurePosixPath(name).parent)
+        if parent != ".":
             self.directory(parent)
         self._seen.add(name)
         info = tarfile.TarInfo(name + "/")
@@ -60,40 +60,27 @@ class Layer:
 
     def data(self, path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
         """Add a file with `content`."""
-        self._file(path, io.BytesIO(content), len(content), mode, uid, gid)
+        self._file(path, io.BytesIO(content), len(content), mode, (uid, gid))
 
     def file(self, path: str, source: Path, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
         """Add a copy of the file `source`."""
         with source.open("rb") as stream:
-            self._file(path, stream, source.stat().st_size, mode, uid, gid)
+            self._file(path, stream, source.stat().st_size, mode, (uid, gid))
 
-    def _file(self, path: str, stream: IO[bytes], size: int, mode: int, uid: int, gid: int) -> None:
+    def _file(self, path: str, stream: IO[bytes], size: int, mode: int, owner: tuple[int, int]) -> None:
         name = path.strip("/")
-        self.directory(os.path.dirname(name))
+        self.directory(str(PurePosixPath("/", name).parent))
         info = tarfile.TarInfo(name)
-        info.size, info.mode, info.uid, info.gid = size, mode, uid, gid
+        info.size, info.mode, (info.uid, info.gid) = size, mode, owner
         self._add(info, stream)
 
     def symlink(self, path: str, target: str) -> None:
         """Add a symbolic link to `target`."""
         name = path.strip("/")
-        self.directory(os.path.dirname(name))
+        self.directory(str(PurePosixPath("/", name).parent))
         info = tarfile.TarInfo(name)
         info.type, info.linkname, info.mode = tarfile.SYMTYPE, target, 0o777
         self._add(info)
-
-    def tree(self, path: str, source: Path, mode: Callable[[Path], int]) -> None:
-        """Add everything under `source` at `path`, sorted, root's; `mode` gives the mode of a file."""
-        for directory, names, files in os.walk(source):
-            names.sort()
-            at = os.path.join(path, os.path.relpath(directory, source)).rstrip("/.")
-            self.directory(at)
-            for name in sorted(files):
-                found = Path(directory, name)
-                if found.is_symlink():
-                    self.symlink(f"{at}/{name}", os.readlink(found))
-                else:
-                    self.file(f"{at}/{name}", found, mode(found))
 
 
 @contextmanager
@@ -116,9 +103,8 @@ def image_config(settings: Mapping[str, Any], diff_ids: Sequence[str], architect
     """
     config: dict[str, Any] = {}
     for key, value in settings.items():
-        if key in ("ExposedPorts", "Volumes") and not isinstance(value, Mapping):
-            value = {item: {} for item in value}
-        config[key] = value
+        listed = key in ("ExposedPorts", "Volumes") and not isinstance(value, Mapping)
+        config[key] = {item: {} for item in value} if listed else value
     # Docker gives no PATH to a container whose image names none, and then `docker exec` finds nothing.
     env = list(config.get("Env") or [])
     if not any(item.startswith("PATH=") for item in env):
@@ -146,9 +132,7 @@ def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
     }
 
 
-def write_image(
-    target: Path, ref: str, layers: Sequence[Path], settings: Mapping[str, Any], architecture: str
-) -> Ids:
+def write_image(target: Path, ref: str, layers: Sequence[Path], settings: Mapping[str, Any], architecture: str) -> Ids:
     """Write the gzipped archive `target` of an image tagged `ref`, and return its ids.
 
     `layers` are plain tars, lowest first. The file appears complete or not at all.
@@ -185,20 +169,22 @@ def write_image(
     with partial.open("wb") as raw:
         # No name and no time in the gzip header, for the same bytes everywhere; level 1, because archives are
         # copied over fast links more often than slow ones and the higher levels cost a minute each.
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as packed:
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                layer_writer = Layer(tar)
-                for diff_id, layer in zip(diff_ids, layers, strict=True):
-                    layer_writer.file(f"blobs/sha256/{diff_id}", layer)
-                layer_writer.data(f"blobs/sha256/{config_hex}", config)
-                layer_writer.data(f"blobs/sha256/{manifest_hex}", oci_manifest)
-                layer_writer.data("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-                layer_writer.data("index.json", _json({
-                    "schemaVersion": 2,
-                    "mediaType": "application/vnd.oci.image.index.v1+json",
-                    "manifests": [index_entry],
-                }))  # fmt: skip
-                layer_writer.data("manifest.json", _json(docker_manifest))
+        with (
+            gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            layer_writer = Layer(tar)
+            for diff_id, layer in zip(diff_ids, layers, strict=True):
+                layer_writer.file(f"blobs/sha256/{diff_id}", layer)
+            layer_writer.data(f"blobs/sha256/{config_hex}", config)
+            layer_writer.data(f"blobs/sha256/{manifest_hex}", oci_manifest)
+            layer_writer.data("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+            layer_writer.data("index.json", _json({
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.index.v1+json",
+                "manifests": [index_entry],
+            }))  # fmt: skip
+            layer_writer.data("manifest.json", _json(docker_manifest))
         raw.flush()
         os.fsync(raw.fileno())
     partial.replace(target)
@@ -216,10 +202,9 @@ def ids_in_archive(path: Path) -> tuple[list[str], Ids]:
         config = _member(tar, entry["Config"])
         image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
         digest = image_id
-        try:
+        # Before Docker 25 an archive had no OCI index.
+        with suppress(KeyError):
             digest = json.loads(_member(tar, "index.json"))["manifests"][0]["digest"]
-        except KeyError:
-            pass  # before Docker 25 an archive had no OCI index
         return list(entry.get("RepoTags") or []), Ids(image_id, digest)
 
 

@@ -60,7 +60,7 @@ def make_base(base: Base, target: Path, progress: Progress) -> None:
         raise ImageError(
             f"base {base.name}",
             f"mmdebstrap {base.suite} failed; its last lines:\n{tail}",
-            f"check that Debian's packages can be reached (VANTAGE_DEBIAN_MIRROR names another mirror); all of it: {log}",
+            f"check that Debian's packages can be reached (or name another VANTAGE_DEBIAN_MIRROR); all of it: {log}",
         )
     partial.replace(target)
 

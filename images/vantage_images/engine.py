@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .archive import Ids
+from .archive import Ids, ids_in_archive
 from .errors import ImageError
 
 
@@ -52,12 +52,11 @@ class Docker:
 
     def save(self, ref: str, target: Path) -> Ids:
         """Save the local image `ref` to the gzipped archive `target`, complete or not at all."""
-        from .archive import ids_in_archive
-
         partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as raw, gzip.GzipFile(
-            filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0
-        ) as packed:
+        with (
+            partial.open("wb") as raw,
+            gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
+        ):
             process = subprocess.Popen([self._command, "save", ref], stdout=subprocess.PIPE)
             assert process.stdout is not None
             shutil.copyfileobj(process.stdout, packed, 1 << 20)

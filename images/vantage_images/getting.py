@@ -61,7 +61,8 @@ class Getter:
             valid.add(keys.hash_of(["official base", made]))
         if image.pull and self._source != "make":
             valid.add(keys.pulled_key(image))
-        if made and image.make["kind"] == "debian":
+        # An image that is only ever made is right whatever --source says.
+        if made and not image.pull and image.make["kind"] != "app":
             valid.add(made)
         if image.archive_variable:
             given = os.environ.get(image.archive_variable)
@@ -121,7 +122,8 @@ class Getter:
             return f"{host} does not answer"
         self._docker.require(f"pulling {image.pull}")
         self._progress.step(f"pulling {image.pull}")
-        reason = self._docker.pull(image.pull)
+        with self._progress.ticking():
+            reason = self._docker.pull(image.pull)
         if reason is not None:
             self._progress.note(f"{image.name}: could not pull {image.pull}: {reason}")
             return f"could not pull {image.pull}: {reason}"

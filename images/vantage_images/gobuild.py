@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import threading
 import venv
 from collections import deque
 from collections.abc import Mapping
@@ -122,8 +121,9 @@ class GoBuild:
 
     def run(self, target: Path) -> None:
         """Write the programs to the folder `target`, named as in the image; complete or not at all."""
-        self._download()
-        total = self._count_packages()
+        self._progress.step(f"fetching {self._make['module']} {self._make['version']} and what it needs")
+        # `list -deps` fetches just the modules that the build imports; `mod download` would fetch every one.
+        total = len(set(self._read(self._command("list", "-deps"), "fetching modules").split()))
         partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".partial", dir=target.parent))
         try:
             for package, path in self._make["binaries"].items():
@@ -132,21 +132,12 @@ class GoBuild:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _download(self) -> None:
-        self._progress.step(f"fetching {self._make['module']} {self._make['version']} and what it needs")
-        # `list -deps` fetches just the modules that the build imports; `mod download` would fetch every one.
-        self._packages = self._read(self._command("list", "-deps"), "fetching modules")
-
-    def _count_packages(self) -> int:
-        return len(set(self._packages.split()))
-
     def _read(self, command: list[str], step: str) -> str:
         command = [*command, *self._make["binaries"]]
         with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(command, cwd=self._source, env=self._environment, text=True,
                                        stdout=subprocess.PIPE, stderr=errors)  # fmt: skip
-            ticking = _Ticking(self._progress)
-            with ticking:
+            with self._progress.ticking():
                 output, _ = process.communicate()
             if process.returncode != 0:
                 errors.seek(0)
@@ -155,7 +146,7 @@ class GoBuild:
 
     def _compile(self, package: str, target: Path, total: int) -> None:
         flags = "-s -w " + " ".join(f"-X {key}={value}" for key, value in self._make.get("ldflags_x", {}).items())
-        command = self._command("build", "-trimpath", "-v", f"-ldflags={flags}", "-o", str(target)) + [package]
+        command = [*self._command("build", "-trimpath", "-v", f"-ldflags={flags}", "-o", str(target)), package]
         self._progress.step(f"compiling {target.name}")
         last: deque[str] = deque(maxlen=40)
         count = 0
@@ -163,7 +154,7 @@ class GoBuild:
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
         assert process.stdout is not None
         try:
-            with _Ticking(self._progress) as ticking:
+            with self._progress.ticking() as ticking:
                 # With -v the compiler names each package when it is done, cached ones not at all.
                 for line in process.stdout:
                     last.append(line)
@@ -186,27 +177,3 @@ class GoBuild:
         if done.returncode != 0 or not folder:
             raise self._fail("finding the module", done.stderr)
         return Path(folder)
-
-
-class _Ticking:
-    """Keeps the progress line alive while this thread waits for a child's output."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.detail = ""
-        self._progress = progress
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.5):
-            self._progress.tick(self.detail)
-
-    def __enter__(self) -> _Ticking:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-

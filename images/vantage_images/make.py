@@ -106,10 +106,11 @@ class Maker:
         key = hash_of([PYTHON_VERSION, architecture(), hash_of_files(requirements, context)])
         wheels = self._store.work / f"wheels-{key}"
         self._progress.step("fetching Python packages")
-        download(requirements, wheels, PYTHON_VERSION, self._store.cache)
+        with self._progress.ticking():
+            download(requirements, wheels, PYTHON_VERSION, self._store.cache)
         self._progress.step("building app/Dockerfile")
         log = self._store.work / "app.log"
-        with serve(wheels, self._store.work / "index.partial") as url:
+        with serve(wheels, self._store.work / "index.partial") as url, self._progress.ticking():
             arguments = {"BASE_IMAGE": PYTHON_BASE_REF, "PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "127.0.0.1",
                          **self._labels(ref)}  # fmt: skip
             # The host's network, because the index above listens on 127.0.0.1 only.
@@ -123,8 +124,9 @@ class Maker:
         assert ref is not None
         self._docker.require("building app/Dockerfile")
         self._progress.step("building app/Dockerfile on its official base")
-        self._docker.build(self._root / "app", ref, self._labels(ref), self._store.work / "app.log",
-                           host_network=False)  # fmt: skip
+        with self._progress.ticking():
+            self._docker.build(self._root / "app", ref, self._labels(ref), self._store.work / "app.log",
+                               host_network=False)  # fmt: skip
         self._progress.step("writing the archive")
         return self._docker.save(ref, self._store.archive(image.name))
 
@@ -154,4 +156,3 @@ class Maker:
             known.write_text(json.dumps({"id": image_id}))
         if self._docker.image_id(PYTHON_BASE_REF) != image_id:
             self._docker.load(target)
-

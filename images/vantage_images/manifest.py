@@ -90,9 +90,7 @@ class Manifest:
         known = {image.name: image for image in self.images}
         for name in names:
             if name not in known:
-                raise ImageError(
-                    f"image {name!r}", "is not in images/images.yml", f"use one of: {', '.join(known)}"
-                )
+                raise ImageError(f"image {name!r}", "is not in images/images.yml", f"use one of: {', '.join(known)}")
         return [known[name] for name in names]
 
 
@@ -147,9 +145,7 @@ def app_version(root: Path) -> str:
 def load(root: Path) -> Manifest:
     """Read images/images.yml of the checkout `root`; raises ImageError when something in it is wrong."""
     raw = yaml.safe_load((root / "images" / "images.yml").read_text())
-    bases = {
-        name: Base(name, base["suite"], tuple(base["packages"])) for name, base in raw["bases"].items()
-    }
+    bases = {name: Base(name, base["suite"], tuple(base["packages"])) for name, base in raw["bases"].items()}
     version = app_version(root)
     images = tuple(_image(entry, bases, version) for entry in raw["images"])
     names = [image.name for image in images]

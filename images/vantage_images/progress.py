@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
+
+
+@dataclass
+class Ticking:
+    """What the line says beside the step, while another thread keeps the line alive."""
+
+    detail: str = ""
 
 
 class Progress:
@@ -41,6 +52,24 @@ class Progress:
         pause = 0.5 if self._tty else self.quiet_for
         if time.monotonic() - self._spoke >= pause:
             self._say()
+
+    @contextmanager
+    def ticking(self) -> Iterator[Ticking]:
+        """Keep the line alive while this thread waits for something that does not call `tick`."""
+        shown = Ticking()
+        stop = threading.Event()
+
+        def run() -> None:
+            while not stop.wait(0.5):
+                self.tick(shown.detail)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield shown
+        finally:
+            stop.set()
+            thread.join()
 
     def done(self, text: str) -> None:
         """The current image is finished."""

@@ -30,8 +30,8 @@ def cache_root() -> Path:
 class Record:
     """One image in the store.
 
-    `origin` is pulled, made, archive or engine; `key` is the hash of everything it came from; `id` and `digest` are what
-    an engine with the classic and with the containerd image store calls it.
+    `origin` is pulled, made, archive or engine; `key` is the hash of everything it came from; `id` and `digest`
+    are what an engine with the classic and with the containerd image store calls it.
     """
 
     name: str

@@ -1,0 +1,108 @@
+"""The image manifest: complete, pinned, and loud about mistakes."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from vantage_images.errors import ImageError
+from vantage_images.manifest import Manifest, Reference, load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return load(ROOT)
+
+
+def checkout(tmp_path: Path, images: str) -> Path:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "images.yml").write_text(textwrap.dedent(images))
+    return tmp_path
+
+
+def test_every_service_has_an_image(manifest: Manifest) -> None:
+    names = {image.name for image in manifest.select([])}
+    assert names == {"prometheus", "loki", "promtail", "jaeger", "alertmanager", "node_exporter", "app", "grafana"}
+
+
+def test_the_system_image_is_never_sent_to_hosts(manifest: Manifest) -> None:
+    assert "system" not in {image.name for image in manifest.select([])}
+    assert manifest.select(["system"])[0].local
+
+
+def test_no_tag_moves(manifest: Manifest) -> None:
+    for image in manifest.images:
+        for ref in filter(None, (image.pull, image.made_ref)):
+            assert Reference.parse(ref).tag not in ("latest", "main", "")
+
+
+def test_go_images_are_pinned_in_their_go_mod(manifest: Manifest) -> None:
+    for image in manifest.images:
+        if image.make.get("kind") != "go":
+            continue
+        text = (ROOT / "images" / image.name / "go.mod").read_text()
+        required = rf"(?m)^\s*(require )?{re.escape(image.make['module'])} {re.escape(image.make['version'])}$"
+        assert re.search(required, text), f"images/{image.name}/go.mod pins another version than images.yml"
+        for package in image.make["binaries"]:
+            assert package in text, f"images/{image.name}/go.mod has no tool line for {package}"
+        assert (ROOT / "images" / image.name / "go.sum").stat().st_size > 0
+
+
+def test_a_made_tag_names_the_version_that_is_built(manifest: Manifest) -> None:
+    for image in manifest.images:
+        versions = [v for k, v in image.make.get("ldflags_x", {}).items() if k.lower().endswith("version")]
+        for version in versions:
+            assert Reference.parse(image.made_ref or "").tag.lstrip("v") == version.lstrip("v")
+
+
+def test_only_grafana_may_be_missing(manifest: Manifest) -> None:
+    assert [image.name for image in manifest.images if image.optional] == ["grafana"]
+    assert all(image.make for image in manifest.images if not image.optional)
+
+
+def test_selecting_an_unknown_image_names_the_known_ones(manifest: Manifest) -> None:
+    with pytest.raises(ImageError, match=r"'lokki'.*\n.*loki"):
+        manifest.select(["lokki"])
+
+
+@pytest.mark.parametrize("text", ["prom/prometheus", "docker.io/prom/prometheus", "docker.io/Prom/x:1", "x:1"])
+def test_a_reference_must_be_written_in_full(text: str) -> None:
+    with pytest.raises(ImageError, match="host/path:tag"):
+        Reference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{name: x, variable: x_image, pul: docker.io/a/b:1}", "unknown setting pul"),
+        ("{name: x, variable: x_image}", "neither pull nor make"),
+        ("{name: x, pull: 'docker.io/a/b:1'}", "no variable"),
+        ("{name: x, variable: v, make: {kind: rust, ref: 'docker.io/a/b:1'}}", "'rust' is unknown"),
+        ("{name: x, variable: v, make: {kind: go, base: no, ref: 'docker.io/a/b:1', tag: 1}}", "unknown setting tag"),
+        ("{name: x, variable: v, make: {kind: go, base: nix, ref: 'docker.io/a/b:1'}}", "base 'nix'"),
+    ],
+)
+def test_a_mistake_in_the_manifest_is_named(tmp_path: Path, entry: str, message: str) -> None:
+    root = checkout(tmp_path, f"images: [{entry}]\nbases: {{}}\n")
+    with pytest.raises(ImageError, match=message):
+        load(root)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    entry = "{name: x, variable: v, pull: 'docker.io/a/b:1'}"
+    with pytest.raises(ImageError, match="same name"):
+        load(checkout(tmp_path, f"images: [{entry}, {entry}]\nbases: {{}}\n"))
+
+
+def test_the_app_image_carries_the_version_of_its_project(tmp_path: Path) -> None:
+    root = checkout(
+        tmp_path, "images: [{name: app, variable: v, ref: docker.io/a/shop, make: {kind: app}}]\nbases: {}\n"
+    )
+    (root / "app").mkdir()
+    (root / "app" / "pyproject.toml").write_text('[project]\nname = "shop"\nversion = "3.2.1"\n')
+    assert load(root).images[0].made_ref == "docker.io/a/shop:3.2.1"
