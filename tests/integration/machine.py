@@ -49,7 +49,9 @@ class Machine:
 
     def not_ready(self) -> list[str]:
         """The services that are not active and ready now."""
-        return [line.split()[0] for line in self.status().splitlines() if " ready" not in line or " active " not in line]
+        return [
+            line.split()[0] for line in self.status().splitlines() if " ready" not in line or " active " not in line
+        ]
 
     def wait_ready(self, seconds: float = 60) -> float:
         """Waits until all services are ready; the seconds it took."""

@@ -33,7 +33,7 @@ class Writer:
         )
 
     def running(self) -> bool:
-        return "active" == self.vm.try_sh(f"systemctl is-active vantage-probe-{self.mark}").strip()
+        return self.vm.try_sh(f"systemctl is-active vantage-probe-{self.mark}").strip() == "active"
 
     def missing(self) -> list[int]:
         """The numbers of the lines that Loki does not have."""
@@ -58,7 +58,13 @@ def test_killed_engine_is_back_and_ready_within_15_seconds(vm: Machine, service:
     vm.wait_ready()
     old = vm.inspect(service)["State"]["Pid"]
     vm.sh(f"kill -9 {old}")
-    wait(lambda: vm.try_sh(f"docker inspect --format '{{{{.State.Pid}}}}' vantage-{service}").strip() not in {"", str(old), "0"}, 15)
+    wait(
+        lambda: (
+            vm.try_sh(f"docker inspect --format '{{{{.State.Pid}}}}' vantage-{service}").strip()
+            not in {"", str(old), "0"}
+        ),
+        15,
+    )
     took = wait(lambda: service not in vm.not_ready(), 15, vm.explain)
     assert took < 15
 

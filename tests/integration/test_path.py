@@ -39,7 +39,12 @@ def test_error_is_logged_with_its_traceback_as_one_line(vm: Machine) -> None:
 
 def test_trace_joins_both_services(vm: Machine) -> None:
     trace_id = vm.trace_id()
-    wait(lambda: {p["serviceName"] for p in vm.trace(trace_id).get("processes", {}).values()} >= {"storefront", "warehouse"}, 10)
+    wait(
+        lambda: (
+            {p["serviceName"] for p in vm.trace(trace_id).get("processes", {}).values()} >= {"storefront", "warehouse"}
+        ),
+        10,
+    )
 
 
 def test_span_metrics_reach_prometheus(vm: Machine) -> None:

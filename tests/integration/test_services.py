@@ -70,7 +70,9 @@ def test_nothing_listens_beyond_loopback_and_the_docker_network(vm: Machine) -> 
 def test_prometheus_runs_the_config_of_its_file(vm: Machine) -> None:
     running = yaml.safe_load(vm.get("http://127.0.0.1:9090/api/v1/status/config")["data"]["yaml"])
     written = yaml.safe_load(vm.sh("cat /etc/vantage/prometheus/prometheus.yml"))
-    assert [job["job_name"] for job in running["scrape_configs"]] == [job["job_name"] for job in written["scrape_configs"]]
+    assert [job["job_name"] for job in running["scrape_configs"]] == [
+        job["job_name"] for job in written["scrape_configs"]
+    ]
     assert running["global"]["scrape_interval"] == written["global"]["scrape_interval"]
     rules = vm.get("http://127.0.0.1:9090/api/v1/rules")["data"]["groups"]
     assert "Watchdog" in {rule["name"] for group in rules for rule in group["rules"]}

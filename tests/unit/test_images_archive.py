@@ -10,7 +10,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
 from vantage_images.archive import Ids, ids_in_archive, new_layer, write_image
 from vantage_images.base import make_scratch
 

@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
 from vantage_images.errors import ImageError
 from vantage_images.manifest import Manifest, Reference, load
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from vantage_images import keys
 from vantage_images.manifest import Manifest, load
 from vantage_images.store import Record, Store, cache_root, write_atomically
@@ -57,7 +56,7 @@ def store(tmp_path: Path) -> Store:
 
 def key(root: Path, name: str, architecture: str = "amd64") -> str:
     manifest = load(root)
-    return keys.made_key(manifest.select([name])[0], root, manifest.bases, architecture)
+    return keys.made_key(manifest.select([name])[0], manifest, architecture)
 
 
 def add(store: Store, name: str, ref: str) -> None:

@@ -100,7 +100,11 @@ def test_template_renders_with_defaults_alone_and_says_who_manages_it(template: 
     role = template.parents[1].name
     given = {}
     if role == "container_service":
-        given = {"container_service_name": "probe", "container_service_image": "probe:1", "container_service_user": "1:1"}
+        given = {
+            "container_service_name": "probe",
+            "container_service_image": "probe:1",
+            "container_service_user": "1:1",
+        }
     text = Host(role).render(template, **given)
     assert "Ansible managed" in text
     assert "{{" not in text.replace("{{ .", "").replace("{{ with", "").replace("{{ else", "").replace("{{ end", "")
@@ -111,7 +115,9 @@ def test_rendered_config_is_yaml(template: Path) -> None:
     assert yaml.safe_load(Host(template.parents[1].name).render(template))
 
 
-@pytest.mark.parametrize("role", [r for r in roles() if f"{r}_config_overrides" in specs(r).get("main", {}).get("options", {})])
+@pytest.mark.parametrize(
+    "role", [r for r in roles() if f"{r}_config_overrides" in specs(r).get("main", {}).get("options", {})]
+)
 def test_overrides_are_merged_into_the_config(role: str) -> None:
     (template,) = (ROLES / role / "templates").glob(f"{role}.yml.j2")
     text = Host(role, **{f"{role}_config_overrides": {"planted": {"key": 1}}}).render(template)
@@ -171,7 +177,10 @@ def test_a_host_outside_monitoring_sends_to_the_monitoring_host() -> None:
         "groups": {"all": ["web", "mon"], "app": ["web"], "monitoring": ["mon"]},
         "hostvars": {"web": {}, "mon": {"ansible_host": "10.0.0.9"}},
     }
-    assert Host("promtail", **given).value(load(ROLES / "promtail/defaults/main.yml")["promtail_loki_url"]) == "http://10.0.0.9:3100"
+    assert (
+        Host("promtail", **given).value(load(ROLES / "promtail/defaults/main.yml")["promtail_loki_url"])
+        == "http://10.0.0.9:3100"
+    )
     otlp = load(ROLES / "flask_app/defaults/main.yml")["flask_app_otlp_endpoint"]
     assert Host("flask_app", **given).value(otlp) == "http://10.0.0.9:4318"
 
@@ -185,12 +194,17 @@ def test_prometheus_scrapes_the_apps_of_every_host() -> None:
     config = yaml.safe_load(Host("prometheus", **given).render(ROLES / "prometheus/templates/prometheus.yml.j2"))
     jobs = {job["job_name"]: job["static_configs"] for job in config["scrape_configs"]}
     assert {target for group in jobs["apps"] for target in group["targets"]} == {"10.0.0.8:8001", "10.0.0.8:8000"}
-    assert {target for group in jobs["node_exporter"] for target in group["targets"]} == {"10.0.0.8:9100", "172.29.238.1:9100"}
+    assert {target for group in jobs["node_exporter"] for target in group["targets"]} == {
+        "10.0.0.8:9100",
+        "172.29.238.1:9100",
+    }
 
 
 def test_prometheus_scrapes_every_service_of_the_playbook() -> None:
     config = yaml.safe_load(Host("prometheus").render(ROLES / "prometheus/templates/prometheus.yml.j2"))
     names = {
-        group.get("labels", {}).get("service_name") for job in config["scrape_configs"] for group in job["static_configs"]
+        group.get("labels", {}).get("service_name")
+        for job in config["scrape_configs"]
+        for group in job["static_configs"]
     }
     assert {role.replace("_", "-") for role in SERVICES} | {"storefront", "warehouse"} <= names

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 # Made by tools beside the source; they do not change what is built.
-IGNORED = {".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "build", "dist"}
+IGNORED = {
+    ".git",
+    ".venv",
+    "__pycache__",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".hypothesis",
+    "build",
+    "dist",
+}
 
 
 def source_digest(folder: str) -> str:

@@ -15,7 +15,7 @@ MONITORING = {"prometheus", "alertmanager", "loki", "jaeger", "grafana"}
 
 def overlaps(one: str, other: str) -> bool:
     """Whether two listening addresses take the same port from each other."""
-    everywhere = {"0.0.0.0", "::", "*"}  # noqa: S104
+    everywhere = {"0.0.0.0", "::", "*"}
     return one == other or bool({one, other} & everywhere)
 
 
@@ -28,7 +28,9 @@ class ActionModule(ActionBase):
     def wanted(self, variables: dict[str, Any]) -> list[tuple[str, str, str, int]]:
         """(service, variable, address, port) for all that this host is to run."""
         groups = variables.get("group_names", [])
-        engine, public = (str(self.setting(variables, "vantage", f"vantage_{k}_address")) for k in ("engine", "publish"))
+        engine, public = (
+            str(self.setting(variables, "vantage", f"vantage_{k}_address")) for k in ("engine", "publish")
+        )
         ports = []
         for path in sorted(ROLES.glob("*/defaults/main.yml")):
             role = path.parent.parent.name
@@ -56,7 +58,8 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         look = self._task.args["look"]
-        problems, seen = [], {}
+        problems: list[str] = []
+        seen: dict[int, tuple[str, str]] = {}
         for service, name, address, port in self.wanted(variables):
             if port in seen and overlaps(seen[port][1], address):
                 problems.append(f"{name} and {seen[port][0]} are both {port}: give one of them another port.")

@@ -1,0 +1,224 @@
+"""Where each image comes from, with a stand-in for the docker command and for the registry's answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import textwrap
+from pathlib import Path
+
+import pytest
+from vantage_images import registry
+from vantage_images.archive import new_layer, write_image
+from vantage_images.engine import Docker
+from vantage_images.errors import ImageError
+from vantage_images.getting import Getter, Missing
+from vantage_images.make import Maker
+from vantage_images.manifest import Image, Manifest, load
+from vantage_images.progress import Progress
+from vantage_images.store import Record, Store
+
+IMAGES = """
+    images:
+      - name: loki
+        variable: loki_image
+        pull: docker.io/grafana/loki:2.0
+        make:
+          {kind: go, ref: docker.io/grafana/loki:1.9, module: m, version: v1.9, binaries: {m/cmd: /bin/loki}, config: {}}
+      - name: grafana
+        variable: grafana_image
+        pull: docker.io/grafana/grafana:12.4.14
+        optional: true
+        enabled_variable: grafana_enabled
+        archive_variable: VANTAGE_GRAFANA_ARCHIVE
+    bases: {}
+"""
+
+# Behaves as docker does for the words that are used here: the images "in the registry" and "in the engine" are archives.
+DOCKER = """\
+#!/usr/bin/env python3
+import pathlib, shutil, sys
+state = pathlib.Path(__file__).parent
+with (state / "calls").open("a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + "\\n")
+words = sys.argv[1:]
+name = words[-1].rpartition("/")[2].replace(":", "_")
+local, remote = state / "engine" / name, state / "registry" / name
+if words[0] == "pull":
+    if not remote.exists():
+        sys.exit(f"Error response from daemon: manifest for {words[-1]} not found")
+    shutil.copy(remote, local)
+elif words[0] == "save":
+    if not local.exists():
+        sys.exit("no such image")
+    sys.stdout.buffer.write(local.read_bytes())
+elif words[:2] == ["image", "inspect"]:
+    if not local.exists():
+        sys.exit("no such image")
+    print((state / "id").read_text())
+"""
+
+
+class World:
+    """A checkout, a store, and a docker whose registry and engine hold what a test puts there."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        (path / "images" / "loki").mkdir(parents=True)
+        (path / "images" / "images.yml").write_text(textwrap.dedent(IMAGES))
+        (path / "images" / "loki" / "go.mod").write_text("module x\n")
+        (path / "images" / "loki" / "go.sum").write_text("\n")
+        self.docker = path / "docker"
+        for folder in ("engine", "registry"):
+            (path / folder).mkdir()
+        self.docker.write_text(DOCKER)
+        self.docker.chmod(0o755)
+        self.manifest: Manifest = load(path)
+        self.store = Store(path / "cache")
+        self.store.prepare()
+        self.asked = 0
+        self.answer = True
+        self.output = io.StringIO()
+        monkeypatch.setattr(registry, "answers", self._answers)
+        monkeypatch.setattr(Maker, "make", self._make)
+        monkeypatch.delenv("VANTAGE_GRAFANA_ARCHIVE", raising=False)
+        self.made: list[str] = []
+
+    def _answers(self, host: str) -> bool:
+        self.asked += 1
+        return self.answer
+
+    def _make(self, image: Image) -> object:
+        self.made.append(image.name)
+        return self.archive(self.store.archive(image.name), image.made_ref or "")
+
+    def archive(self, target: Path, ref: str) -> object:
+        layer = self.path / "layer.tar"
+        with new_layer(layer) as content:
+            content.data("/x", b"x")
+        ids = write_image(target, ref, [layer], {}, "amd64")
+        (self.path / "id").write_text(ids.id)
+        return ids
+
+    def getter(self, source: str = "auto") -> Getter:
+        return Getter(self.manifest, self.store, Docker(str(self.docker)), Progress(2, self.output), source)
+
+    def get(self, name: str, source: str = "auto") -> Record | Missing:
+        return self.getter(source).get(self.manifest.select([name])[0])
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def record(result: Record | Missing) -> Record:
+    assert isinstance(result, Record)
+    return result
+
+
+def test_an_image_is_pulled_where_a_registry_answers(world: World) -> None:
+    ids = world.archive(world.path / "registry" / "loki_2.0", "docker.io/grafana/loki:2.0")
+    got = record(world.get("loki"))
+    assert (got.origin, got.ref, got.file) == ("pulled", "docker.io/grafana/loki:2.0", "loki.tar.gz")
+    assert (got.id, got.digest) == (ids.id, ids.digest)  # type: ignore[attr-defined]
+    with tarfile.open(world.store.archive("loki")) as tar:
+        stream = tar.extractfile("manifest.json")
+        assert stream is not None
+        assert json.load(stream)[0]["RepoTags"] == ["docker.io/grafana/loki:2.0"]
+    assert world.made == []
+
+
+def test_an_image_is_made_where_no_registry_answers(world: World) -> None:
+    world.answer = False
+    got = record(world.get("loki"))
+    assert (got.origin, got.ref) == ("made", "docker.io/grafana/loki:1.9")
+
+
+def test_a_tag_that_the_registry_lacks_is_made_and_named(world: World) -> None:
+    got = record(world.get("loki"))
+    assert got.origin == "made"
+    assert "manifest for docker.io/grafana/loki:2.0 not found" in world.output.getvalue()
+
+
+def test_the_registry_is_asked_once_a_run(world: World) -> None:
+    world.answer = False
+    getter = world.getter()
+    for image in world.manifest.images:
+        getter.get(image)
+    assert world.asked == 1
+
+
+def test_a_second_run_asks_and_does_nothing(world: World) -> None:
+    world.answer = False
+    first = world.get("loki")
+    asked, said = world.asked, world.output.getvalue()
+    assert world.get("loki") == first
+    assert (world.asked, world.output.getvalue(), world.made) == (asked, said, ["loki"])
+
+
+def test_source_make_never_asks_a_registry(world: World) -> None:
+    world.archive(world.path / "registry" / "loki_2.0", "docker.io/grafana/loki:2.0")
+    assert record(world.get("loki", "make")).origin == "made"
+    assert world.asked == 0
+
+
+def test_source_pull_never_makes(world: World) -> None:
+    world.answer = False
+    with pytest.raises(ImageError, match="docker.io does not answer"):
+        world.get("loki", "pull")
+    assert world.made == []
+
+
+def test_grafana_is_missing_in_one_line_where_it_cannot_be_had(world: World) -> None:
+    world.answer = False
+    assert world.get("grafana") == Missing("grafana", "docker.io does not answer")
+
+
+def test_grafana_is_taken_from_the_local_engine(world: World) -> None:
+    world.answer = False
+    world.archive(world.path / "engine" / "grafana_12.4.14", "docker.io/grafana/grafana:12.4.14")
+    assert record(world.get("grafana")).origin == "engine"
+
+
+@pytest.mark.parametrize("tag", ["12.4.14", "12.4.15"])
+def test_grafana_is_taken_from_an_archive(world: World, monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
+    given = world.path / "given.tar.gz"
+    world.archive(given, f"grafana/grafana:{tag}")
+    monkeypatch.setenv("VANTAGE_GRAFANA_ARCHIVE", str(given))
+    got = record(world.get("grafana"))
+    assert (got.origin, got.ref) == ("archive", f"docker.io/grafana/grafana:{tag}")
+    assert world.asked == 0
+    # It stays, once taken, without the variable.
+    monkeypatch.delenv("VANTAGE_GRAFANA_ARCHIVE")
+    assert world.get("grafana") == got
+
+
+def test_an_archive_of_something_else_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = world.path / "given.tar.gz"
+    world.archive(given, "docker.io/grafana/loki:2.0")
+    monkeypatch.setenv("VANTAGE_GRAFANA_ARCHIVE", str(given))
+    with pytest.raises(ImageError, match=r"holds docker.io/grafana/loki:2.0, not grafana/grafana\n.*docker save"):
+        world.get("grafana")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8bbroken"])
+def test_a_broken_archive_is_refused(world: World, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    given = world.path / "given.tar.gz"
+    given.write_bytes(content)
+    monkeypatch.setenv("VANTAGE_GRAFANA_ARCHIVE", str(given))
+    with pytest.raises(ImageError, match="is no archive of docker save"):
+        world.get("grafana")
+
+
+def test_an_absent_archive_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VANTAGE_GRAFANA_ARCHIVE", "/nowhere/grafana.tar.gz")
+    with pytest.raises(ImageError, match="/nowhere/grafana.tar.gz: there is no such file"):
+        world.get("grafana")
+
+
+def test_no_engine_is_a_clear_error(world: World) -> None:
+    world.docker.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(ImageError, match=r"none answers.*\n.*scripts/engine"):
+        world.get("loki", "pull")
