@@ -16,6 +16,10 @@ from .manifest import Base
 from .progress import Progress
 
 _CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
+_DIRECTORIES = {
+    "/etc": 0o755, "/var": 0o755, "/dev": 0o755, "/proc": 0o755, "/sys": 0o755, "/root": 0o700,
+    "/tmp": 0o1777, "/var/tmp": 0o1777,
+}  # fmt: skip
 _DPKG_EXCLUDES = [
     "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/info/*",
@@ -78,8 +82,7 @@ def make_scratch(target: Path, source: Path, users: Mapping[str, int]) -> None:
     """
     accounts = {"root": 0, "nobody": 65534, **users}
     with new_layer(target) as layer:
-        for path, mode in (("/etc", 0o755), ("/tmp", 0o1777), ("/var", 0o755), ("/var/tmp", 0o1777),
-                           ("/root", 0o700), ("/dev", 0o755), ("/proc", 0o755), ("/sys", 0o755)):  # fmt: skip
+        for path, mode in _DIRECTORIES.items():
             layer.directory(path, mode)
         passwd = [f"{name}:x:{number}:{number}:{name}:/{'root' if number == 0 else ''}:/sbin/nologin"
                   for name, number in accounts.items()]  # fmt: skip

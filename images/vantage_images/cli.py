@@ -49,9 +49,9 @@ def _get(manifest: Manifest, store: Store, names: list[str], source: str, refres
         if refresh:
             for image in images:
                 store.drop(image.name)
-        probe = Getter(ROOT, manifest, store, docker, Progress(0), source)
+        probe = Getter(manifest, store, docker, Progress(0), source)
         absent = [image for image in images if probe.current(image) is None]
-        getter = Getter(ROOT, manifest, store, docker, Progress(len(absent)), source)
+        getter = Getter(manifest, store, docker, Progress(len(absent)), source)
         try:
             for image in absent:
                 result = getter.get(image)

@@ -56,11 +56,11 @@ class Docker:
         with (
             partial.open("wb") as raw,
             gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
+            subprocess.Popen([self._command, "save", ref], stdout=subprocess.PIPE) as process,
         ):
-            process = subprocess.Popen([self._command, "save", ref], stdout=subprocess.PIPE)
             assert process.stdout is not None
             shutil.copyfileobj(process.stdout, packed, 1 << 20)
-        if process.wait() != 0:
+        if process.returncode != 0:
             partial.unlink(missing_ok=True)
             raise ImageError(f"image {ref}", "docker save failed", "see the engine's log")
         _, ids = ids_in_archive(partial)

@@ -34,16 +34,15 @@ class Getter:
     """Gets images into `store`; `source` is auto (pull where a registry answers, else make), pull or make."""
 
     def __init__(
-        self, root: Path, manifest: Manifest, store: Store, docker: Docker, progress: Progress, source: str
+        self, manifest: Manifest, store: Store, docker: Docker, progress: Progress, source: str = "auto"
     ) -> None:
-        self._root = root
         self._manifest = manifest
         self._store = store
         self._docker = docker
         self._progress = progress
         self._source = source
         self._answers: dict[str, bool] = {}
-        self._maker = Maker(root, manifest, store, docker, progress)
+        self._maker = Maker(manifest, store, docker, progress)
 
     def current(self, image: Image) -> Record | None:
         """Return the record of `image` when it is what the manifest asks for now, else None."""
@@ -53,27 +52,28 @@ class Getter:
         return record if record.key in self._valid_keys(image) else None
 
     def _valid_keys(self, image: Image) -> set[str]:
+        """Return every key with which a record of `image` is current, given --source and the environment."""
+        given = os.environ.get(image.archive_variable or "")
+        if given:
+            # A given archive wins over everything, and a record of another one is stale.
+            return {_archive_key(Path(given))} if Path(given).is_file() else set()
         valid = set()
-        made = keys.made_key(image, self._root, self._manifest.bases, architecture()) if image.make else None
-        if made and self._source != "pull":
-            valid.add(made)
-        if made and image.make["kind"] == "app" and self._source != "make":
-            valid.add(keys.hash_of(["official base", made]))
         if image.pull and self._source != "make":
             valid.add(keys.pulled_key(image))
-        # An image that is only ever made is right whatever --source says.
-        if made and not image.pull and image.make["kind"] != "app":
-            valid.add(made)
-        if image.archive_variable:
-            given = os.environ.get(image.archive_variable)
-            # A given archive wins over everything, and a record from another one is stale.
-            if given:
-                return {_archive_key(Path(given))} if Path(given).is_file() else set()
-            valid.add(keys.hash_of(["engine", image.pull]))
+        if image.make and (self._source != "pull" or not image.pull):
+            valid |= {self._made_key(image), self._official_base_key(image)}
+        if image.optional:
+            valid.add(_engine_key(image))
             record = self._store.record(image.name)
             if record and record.origin == "archive":
                 valid.add(record.key)
         return valid
+
+    def _made_key(self, image: Image) -> str:
+        return keys.made_key(image, self._manifest, architecture())
+
+    def _official_base_key(self, image: Image) -> str:
+        return keys.hash_of(["official base", self._made_key(image)])
 
     def get(self, image: Image) -> Record | Missing:
         """Return the record of `image`, getting it first; raises ImageError when it must be had and cannot."""
@@ -81,42 +81,46 @@ class Getter:
         if record is not None:
             return record
         self._progress.image(image.name)
-        if image.archive_variable and os.environ.get(image.archive_variable):
-            return self._from_archive(image, Path(os.environ[image.archive_variable]))
-        why_not = "no registry was asked (--source make)"
-        if image.pull and self._source != "make":
-            pulled = self._pulled(image)
-            if isinstance(pulled, Record):
-                return pulled
-            why_not = pulled
-        if image.make.get("kind") == "app" and self._source != "make" and self._registry_answers("docker.io"):
-            ids = self._maker.build_app_on_official_base(image)
-            key = keys.made_key(image, self._root, self._manifest.bases, architecture())
-            return self._add(image, image.made_ref or "", ids, "made", keys.hash_of(["official base", key]))
+        given = os.environ.get(image.archive_variable or "")
+        if given:
+            return self._from_archive(image, Path(given))
+        pulled = self._pulled(image) if image.pull else "it is in no registry"
+        if isinstance(pulled, Record):
+            return pulled
         if image.make and (self._source != "pull" or not image.pull):
-            ids = self._maker.make(image)
-            key = keys.made_key(image, self._root, self._manifest.bases, architecture())
-            return self._add(image, image.made_ref or "", ids, "made", key)
-        if image.optional:
-            found = self._from_engine(image)
-            if found:
-                return found
+            return self._made(image)
+        if not image.optional:
+            raise ImageError(f"image {image.name}", pulled, "check the network, or let it be made: --source auto")
+        found = self._from_engine(image)
+        if found is None:
             self._store.drop(image.name)
-            return Missing(image.name, why_not)
-        raise ImageError(f"image {image.name}", why_not,
-                         "check the network, or let it be made: --source auto")  # fmt: skip
+            return Missing(image.name, pulled)
+        return found
+
+    def _made(self, image: Image) -> Record:
+        ref = image.made_ref or ""
+        if image.make["kind"] == "app" and self._source != "make" and self._registry_answers("docker.io"):
+            try:
+                ids = self._maker.build_app_on_official_base(image)
+                return self._add(image, ref, ids, "made", self._official_base_key(image))
+            except ImageError as error:
+                if self._source == "pull":
+                    raise
+                self._progress.note(f"{error}\nbuilding it on a base made from Debian's packages instead")
+        ids = self._maker.make(image)
+        return self._add(image, ref, ids, "made", self._made_key(image))
 
     def _registry_answers(self, host: str) -> bool:
         if host not in self._answers:
             self._progress.step(f"asking {host}")
             self._answers[host] = registry.answers(host)
-            if not self._answers[host]:
-                self._progress.note(f"{host} does not answer: making what can be made from published packages")
         return self._answers[host]
 
     def _pulled(self, image: Image) -> Record | str:
         """Return the record of a pulled image, or why it could not be pulled."""
         assert image.pull is not None
+        if self._source == "make":
+            return "no registry was asked (--source make)"
         host = Reference.parse(image.pull).host
         if not self._registry_answers(host):
             return f"{host} does not answer"
@@ -137,7 +141,7 @@ class Getter:
             return None
         self._progress.step(f"saving {image.pull} from the local engine")
         ids = self._docker.save(image.pull, self._store.archive(image.name))
-        return self._add(image, image.pull, ids, "engine", keys.hash_of(["engine", image.pull]))
+        return self._add(image, image.pull, ids, "engine", _engine_key(image))
 
     def _from_archive(self, image: Image, given: Path) -> Record:
         """Take the archive that a person gave; it must hold the image that the manifest names."""
@@ -176,6 +180,10 @@ class Getter:
         size = archive.stat().st_size / 1e6
         self._progress.done(f"{origin} {ref}, {size:.0f} MB")
         return record
+
+
+def _engine_key(image: Image) -> str:
+    return keys.hash_of(["engine", image.pull])
 
 
 def _archive_key(path: Path) -> str:

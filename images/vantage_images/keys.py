@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .manifest import Base, Image
+from .manifest import Base, Image, Manifest
 
 # Raise it when the way images are written changes: every made image is then made anew.
 FORMAT = 1
@@ -57,12 +57,13 @@ def app_files(root: Path) -> list[Path]:
     )  # fmt: skip
 
 
-def made_key(image: Image, root: Path, bases: dict[str, Base], architecture: str) -> str:
+def made_key(image: Image, manifest: Manifest, architecture: str) -> str:
     """Return the key of an image that is made here."""
+    root = manifest.root
     make = image.make
     parts: list[Any] = [FORMAT, architecture, image.made_ref, make]
     if make.get("base"):
-        parts.append(base_key(bases[make["base"]]))
+        parts.append(base_key(manifest.bases[make["base"]]))
     if make["kind"] == "go":
         parts.append(program_key(image, root / "images" / image.name, architecture))
     if make["kind"] == "app":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -25,10 +26,10 @@ _CERTIFICATE_BASE = "promtail-base"
 
 
 class Maker:
-    """Makes the images of `manifest` in the checkout `root`, keeping finished steps in the store's work folder."""
+    """Makes the images of `manifest`, keeping finished steps in the store's work folder."""
 
-    def __init__(self, root: Path, manifest: Manifest, store: Store, docker: Docker, progress: Progress) -> None:
-        self._root = root
+    def __init__(self, manifest: Manifest, store: Store, docker: Docker, progress: Progress) -> None:
+        self._root = manifest.root
         self._manifest = manifest
         self._store = store
         self._docker = docker
@@ -39,9 +40,17 @@ class Maker:
         makers = {"go": self._go, "debian": self._debian, "app": self._app}
         return makers[image.make["kind"]](image)
 
+    def _step(self, prefix: str, key: str) -> Path:
+        """Return where the result of a step is kept; results with another key are of no more use and go."""
+        target = self._store.work / (prefix + key)
+        if not target.exists():
+            for old in self._store.work.glob(f"{prefix}*"):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        return target
+
     def _base(self, name: str) -> Path:
         base: Base = self._manifest.bases[name]
-        target = self._store.work / f"base-{name}-{base_key(base)}.tar"
+        target = self._step(f"base-{name}-", f"{base_key(base)}.tar")
         make_base(base, target, self._progress)
         return target
 
@@ -54,7 +63,7 @@ class Maker:
     def _go(self, image: Image) -> Ids:
         make = image.make
         source = self._root / "images" / image.name
-        programs = self._store.work / f"programs-{image.name}-{program_key(image, source, architecture())}"
+        programs = self._step(f"programs-{image.name}-", program_key(image, source, architecture()))
         build = None
         if not programs.is_dir():
             require_room(self._store.cache)
@@ -104,7 +113,7 @@ class Maker:
         self._load_python_base(image.make["base"])
         requirements = sorted(context.glob("requirements*.txt"))
         key = hash_of([PYTHON_VERSION, architecture(), hash_of_files(requirements, context)])
-        wheels = self._store.work / f"wheels-{key}"
+        wheels = self._step("wheels-", key)
         self._progress.step("fetching Python packages")
         with self._progress.ticking():
             download(requirements, wheels, PYTHON_VERSION, self._store.cache)

@@ -82,6 +82,8 @@ class Manifest:
 
     images: tuple[Image, ...]
     bases: dict[str, Base]
+    # The checkout it was read from.
+    root: Path
 
     def select(self, names: list[str]) -> list[Image]:
         """Return the images called `names`, all that are sent to hosts when it is empty."""
@@ -151,4 +153,4 @@ def load(root: Path) -> Manifest:
     names = [image.name for image in images]
     if len(set(names)) != len(names):
         raise ImageError("images.yml", "two images have the same name", "rename one of them")
-    return Manifest(images, bases)
+    return Manifest(images, bases, root)

@@ -89,7 +89,10 @@ def _token(headers: Message, reference: Reference, timeout: float) -> str:
     query = {"scope": f"repository:{reference.path}:pull"}
     if "service" in fields:
         query["service"] = fields["service"]
-    with urllib.request.urlopen(f"{fields['realm']}?{urllib.parse.urlencode(query)}", timeout=timeout) as reply:
+    url = f"{fields['realm']}?{urllib.parse.urlencode(query)}"
+    if not url.startswith(("https://", "http://")):
+        raise RegistryError(f"the registry names a strange place to get a token: {fields['realm']}")
+    with urllib.request.urlopen(url, timeout=timeout) as reply:
         answer = json.load(reply)
     token = answer.get("token") or answer.get("access_token")
     if not token:

@@ -54,7 +54,7 @@ def download(requirements: Sequence[Path], target: Path, python_version: str, ca
                               capture_output=True, text=True, check=False)  # fmt: skip
         if done.returncode != 0:
             raise ImageError(f"wheels of {path.name}", f"pip could not fetch them:\n{done.stderr.strip()[-1500:]}",
-                             "check that the Python package index can be reached and the hashes are current")  # fmt: skip
+                             "check that the package index can be reached and the hashes are current")  # fmt: skip
     partial.rename(target)
 
 

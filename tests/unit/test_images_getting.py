@@ -25,7 +25,7 @@ IMAGES = """
         variable: loki_image
         pull: docker.io/grafana/loki:2.0
         make:
-          {kind: go, ref: docker.io/grafana/loki:1.9, module: m, version: v1.9, binaries: {m/cmd: /bin/loki}, config: {}}
+          {kind: go, ref: docker.io/grafana/loki:1.9, module: m, version: v1, binaries: {m/cmd: /bin/loki}, config: {}}
       - name: grafana
         variable: grafana_image
         pull: docker.io/grafana/grafana:12.4.14
@@ -35,10 +35,10 @@ IMAGES = """
     bases: {}
 """
 
-# Behaves as docker does for the words that are used here: the images "in the registry" and "in the engine" are archives.
+# Behaves as docker does for the words that are used here; images in its registry and its engine are archives.
 DOCKER = """\
 #!/usr/bin/env python3
-import pathlib, shutil, sys
+import gzip, pathlib, shutil, sys
 state = pathlib.Path(__file__).parent
 with (state / "calls").open("a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\\n")
@@ -52,7 +52,7 @@ if words[0] == "pull":
 elif words[0] == "save":
     if not local.exists():
         sys.exit("no such image")
-    sys.stdout.buffer.write(local.read_bytes())
+    sys.stdout.buffer.write(gzip.decompress(local.read_bytes()))
 elif words[:2] == ["image", "inspect"]:
     if not local.exists():
         sys.exit("no such image")
@@ -166,7 +166,7 @@ def test_source_make_never_asks_a_registry(world: World) -> None:
 
 def test_source_pull_never_makes(world: World) -> None:
     world.answer = False
-    with pytest.raises(ImageError, match="docker.io does not answer"):
+    with pytest.raises(ImageError, match=r"docker\.io does not answer"):
         world.get("loki", "pull")
     assert world.made == []
 
@@ -214,7 +214,7 @@ def test_a_broken_archive_is_refused(world: World, monkeypatch: pytest.MonkeyPat
 
 def test_an_absent_archive_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VANTAGE_GRAFANA_ARCHIVE", "/nowhere/grafana.tar.gz")
-    with pytest.raises(ImageError, match="/nowhere/grafana.tar.gz: there is no such file"):
+    with pytest.raises(ImageError, match=r"/nowhere/grafana\.tar\.gz: there is no such file"):
         world.get("grafana")
 
 

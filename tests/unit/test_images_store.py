@@ -19,7 +19,7 @@ IMAGES = """
         variable: loki_image
         pull: docker.io/grafana/loki:2.0
         make:
-          {kind: go, ref: docker.io/grafana/loki:1.9, module: m, version: v1.9, binaries: {m/cmd: /bin/loki}, config: {}}
+          {kind: go, ref: docker.io/grafana/loki:1.9, module: m, version: v1, binaries: {m/cmd: /bin/loki}, config: {}}
       - {name: app, variable: vantage_app_image, ref: docker.io/vantage/shop, make: {kind: app, base: py}}
       - name: grafana
         variable: grafana_image
