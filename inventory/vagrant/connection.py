@@ -15,10 +15,9 @@ from pathlib import Path
 MACHINE = "vantage"
 PROJECT = Path(__file__).resolve().parents[2]
 
-# The VM is made and thrown away on this machine: its host key is new each time, and remembering it only causes alarms.
-SSH_ARGUMENTS = (
-    "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes -o LogLevel=ERROR"
-)
+# The VM is made and thrown away on this machine: its host key is new each time, and remembering it
+# only causes alarms.
+SSH_ARGUMENTS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes -o LogLevel=ERROR"
 
 
 def parse_ssh_config(text: str) -> dict[str, str]:
@@ -45,22 +44,33 @@ def host_variables(options: dict[str, str]) -> dict[str, object]:
     return variables
 
 
-def main() -> int:
-    """Print the inventory as JSON; return the exit status."""
+def ask_vagrant() -> dict[str, object]:
+    """Return the connection variables of the VM; where there is none, a host name that says what to do.
+
+    An inventory that fails makes Ansible print pages of warnings and go on without it; a name that does not
+    resolve is shown as it is, in the one error that follows.
+    """
     try:
         answer = subprocess.run(
-            ["vagrant", "ssh-config", MACHINE], cwd=PROJECT, capture_output=True, text=True, check=False
+            ["vagrant", "ssh-config", MACHINE],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
-        print("vagrant is not installed. Fix: install it, or use another inventory (docs/vm.md).", file=sys.stderr)
-        return 1
+        return {"ansible_host": "vagrant-is-not-installed--see-docs-vm.md.invalid"}
     if answer.returncode != 0:
-        print(f"No VM to reach. Fix: run `vagrant up` first. Vagrant says:\n{answer.stderr.strip()}", file=sys.stderr)
-        return 1
-    variables = host_variables(parse_ssh_config(answer.stdout))
-    print(json.dumps({"all": {"hosts": [MACHINE]}, "_meta": {"hostvars": {MACHINE: variables}}}, indent=2))
-    return 0
+        print(answer.stderr.strip(), file=sys.stderr)
+        return {"ansible_host": "no-vm-is-running--run-vagrant-up.invalid"}
+    return host_variables(parse_ssh_config(answer.stdout))
+
+
+def main() -> None:
+    """Print the inventory as JSON, as Ansible expects it of a script called with --list."""
+    hostvars = {MACHINE: ask_vagrant()}
+    print(json.dumps({"all": {"hosts": [MACHINE]}, "_meta": {"hostvars": hostvars}}, indent=2))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,153 @@
+"""The Vagrantfile parses, obeys its settings, and refuses wrong ones by name."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+VAGRANTFILE = PROJECT / "Vagrantfile"
+
+needs_ruby = pytest.mark.skipif(shutil.which("ruby") is None, reason="ruby is not installed here")
+needs_vagrant = pytest.mark.skipif(
+    shutil.which("vagrant") is None, reason="vagrant is not installed here (scripts/host-tools vm installs it)"
+)
+
+# Stands for Vagrant: it runs the Vagrantfile and prints each thing that is set, one a line.
+STAND_IN = r"""
+class Node
+  def initialize(path) = @path = path
+  def method_missing(name, *given, **named, &block)
+    text = given.map(&:inspect) + named.map { |key, value| "#{key}: #{value.inspect}" }
+    path = [@path, name.to_s.delete_suffix("=")].compact.join(".")
+    puts "#{path} #{text.join(" ")}" unless text.empty?
+    node = Node.new(path)
+    block&.call(node, node)
+    name.end_with?("=") ? given.first : node
+  end
+  def respond_to_missing?(*) = true
+end
+module Vagrant
+  def self.require_version(*) = nil
+  def self.configure(_version) = yield(Node.new(nil))
+end
+load ARGV.fetch(0)
+"""
+
+
+def environment(cache: Path, **settings: str) -> dict[str, str]:
+    """This process's environment without any VANTAGE_ of the person who runs the tests, and with `settings`."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("VANTAGE_", "VAGRANT_"))}
+    return {**kept, "VANTAGE_CACHE": str(cache), **settings}
+
+
+def run_vagrantfile(cache: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the Vagrantfile against the stand-in."""
+    return subprocess.run(
+        ["ruby", "-e", STAND_IN, str(VAGRANTFILE)],
+        env=environment(cache, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def configured(cache: Path, **settings: str) -> str:
+    """Return what the Vagrantfile sets."""
+    answer = run_vagrantfile(cache, **settings)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+@needs_ruby
+def test_ruby_parses_it() -> None:
+    answer = subprocess.run(["ruby", "-wc", str(VAGRANTFILE)], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "warning" not in answer.stderr
+
+
+@needs_vagrant
+def test_vagrant_validates_it(tmp_path: Path) -> None:
+    settings = {"VAGRANT_DOTFILE_PATH": str(tmp_path / "state"), "HOME": str(tmp_path)}
+    answer = subprocess.run(
+        ["vagrant", "validate", "--ignore-provider"],
+        cwd=PROJECT,
+        env=environment(tmp_path, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@needs_ruby
+def test_the_box_made_here_is_taken_with_its_version(tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes"
+    boxes.mkdir()
+    (boxes / "debian-13.json").write_text('{"versions": [{"version": "20260101.120000"}]}')
+    text = configured(tmp_path)
+    assert f'vm.box_url "file://{boxes}/debian-13.json"' in text
+    assert 'vm.box_version "20260101.120000"' in text
+
+
+@needs_ruby
+def test_a_box_of_ones_own_replaces_the_one_made_here(tmp_path: Path) -> None:
+    text = configured(tmp_path, VANTAGE_BOX="mine", VANTAGE_BOX_URL="file:///mine.box")
+    assert 'vm.box "mine"' in text
+    assert 'vm.box_url "file:///mine.box"' in text
+    assert "box_version" not in text
+
+
+@needs_ruby
+def test_ports_are_bound_to_loopback_alone(tmp_path: Path) -> None:
+    text = configured(tmp_path, VANTAGE_PORTS="3000 18000:8000")
+    lines = [line for line in text.splitlines() if "forwarded_port" in line]
+    assert len(lines) == 2
+    assert all('host_ip: "127.0.0.1"' in line for line in lines)
+    assert "guest: 8000 host: 18000" in lines[1]
+
+
+@needs_ruby
+def test_emulation_takes_a_processor_that_needs_no_host(tmp_path: Path) -> None:
+    text = configured(tmp_path, VANTAGE_LIBVIRT_DRIVER="qemu")
+    assert 'driver "qemu"' in text
+    assert 'cpu_mode "custom"' in text
+
+
+@needs_ruby
+def test_the_driver_that_was_found_to_work_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "libvirt-driver").write_text("qemu\n")
+    assert 'driver "qemu"' in configured(tmp_path)
+    assert 'driver "kvm"' in configured(tmp_path, VANTAGE_LIBVIRT_DRIVER="kvm")
+
+
+@needs_ruby
+def test_extra_variables_reach_ansible(tmp_path: Path) -> None:
+    text = configured(tmp_path, VANTAGE_EXTRA_VARS="@images.yml a=1")
+    assert '"--extra-vars", "@images.yml", "--extra-vars", "a=1"' in text
+
+
+@needs_ruby
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MEMORY", "4g"), ("CPUS", "two"), ("PORTS", "eight"), ("LIBVIRT_DRIVER", "xen")],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, name: str, value: str) -> None:
+    answer = run_vagrantfile(tmp_path, **{f"VANTAGE_{name}": value})
+    assert answer.returncode != 0
+    assert f"VANTAGE_{name}" in answer.stderr
+    assert value in answer.stderr
+
+
+def test_every_setting_is_described_in_its_head() -> None:
+    text = VAGRANTFILE.read_text()
+    head, _, code = text.partition("\nrequire ")
+    used = {f"VANTAGE_{name}" for name in re.findall(r'(?:setting|whole_number)\("(\w+)"', code)}
+    used |= set(re.findall(r'ENV\.fetch\("(VANTAGE_\w+)"', code))
+    described = set(re.findall(r"VANTAGE_\w+", head))
+    assert used == described
