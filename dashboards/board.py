@@ -1,0 +1,110 @@
+"""The frame around the panels: variables, annotations, links, time range."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import (
+    Dashboard,
+    DatasourceVariable,
+    QueryVariable,
+    TextBoxVariable,
+    TimePicker,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    VariableHide,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
+
+from dashboards import links
+from dashboards.queries import PROMETHEUS
+
+REQUESTS = "http_server_request_duration_seconds"
+EVERYTHING = VariableOption(text="All", value="$__all", selected=True)
+
+
+def new(uid: str, title: str, description: str, *, start: str = "now-1h", refresh: str = "30s") -> Dashboard:
+    """A dashboard without panels; its data sources are chosen by variables, so it works in any Grafana."""
+    board = Dashboard(title).uid(uid).description(description).tags([links.TAG]).readonly()
+    board.time(start, "now").refresh(refresh).timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
+    board.timepicker(TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
+    board.links(links.neighbours())
+    for name, label in (("prometheus", "Metrics"), ("loki", "Logs"), ("jaeger", "Traces")):
+        board.with_variable(
+            DatasourceVariable(name).label(label).type(name).description(f"The {label.lower()} data source.")
+        )
+    return board
+
+
+def service_variable(metric: str = f"{REQUESTS}_count") -> QueryVariable:
+    """Which services are shown; all of them at first."""
+    return _choice("service", "Service", f"label_values({metric}, service_name)", "Services that are shown.", ".+")
+
+
+def route_variable() -> QueryVariable:
+    """Which routes are shown. A line or series without a route belongs to "All", hence the `*`."""
+    query = f'label_values({REQUESTS}_count{{service_name=~"$service"}}, http_route)'
+    return _choice("route", "Route", query, "Route templates that are shown.", ".*")
+
+
+def instance_variable(metric: str = f"{REQUESTS}_count", condition: str = 'service_name=~"$service"') -> QueryVariable:
+    """Which instances are shown."""
+    query = f"label_values({metric}{{{condition}}}, instance)"
+    return _choice("instance", "Instance", query, "Scraped addresses that are shown.", ".+")
+
+
+def _choice(name: str, label: str, query: str, description: str, everything: str) -> QueryVariable:
+    variable = single(name, label, query, description).multi(True).include_all(True).all_value(everything)
+    return variable.current(EVERYTHING)
+
+
+def single(name: str, label: str, query: str, description: str, regex: str = "") -> QueryVariable:
+    """A variable with one value out of a query's results."""
+    variable = QueryVariable(name).label(label).description(description).datasource(PROMETHEUS)
+    variable.query({"query": query, "refId": name, "qryType": 5}).refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+    return variable.sort(VariableSort.ALPHABETICAL_ASC).regex(regex)
+
+
+def hidden(variable: QueryVariable) -> QueryVariable:
+    """The variable, computed but not shown."""
+    return variable.hide(VariableHide.HIDE_VARIABLE)
+
+
+def text_variable(name: str, label: str, description: str) -> TextBoxVariable:
+    """Free text; empty at first."""
+    return TextBoxVariable(name).label(label).description(description).default_value("")
+
+
+def marks(services: str = '{service_name=~"$service"}') -> list[dict[str, object]]:
+    """Deploys and alerts as marks on every graph. Plain data: the SDK's model lacks these fields."""
+    source = {"type": "prometheus", "uid": "${prometheus}"}
+    joined = "on (instance, service_name) group_left (version, python_version)"
+    return [
+        {
+            "name": "Starts and deploys",
+            "datasource": source,
+            "enable": True,
+            "hide": False,
+            "iconColor": "blue",
+            # The value is the moment of the start; all samples of one run fall on one mark.
+            "expr": f"process_start_time_seconds{services} * 1000 * {joined} vantage_build_info{services}",
+            "useValueForTime": True,
+            "step": "60s",
+            "titleFormat": "{{service_name}} started",
+            "textFormat": "version {{version}}, Python {{python_version}}",
+            "tagKeys": "service_name,version",
+        },
+        {
+            "name": "Alerts",
+            "datasource": source,
+            "enable": True,
+            "hide": False,
+            "iconColor": "red",
+            "expr": 'ALERTS{alertstate="firing", alertname!="Watchdog"}',
+            "step": "60s",
+            "titleFormat": "{{alertname}}",
+            "textFormat": "{{service_name}} {{instance}}",
+            "tagKeys": "severity,service_name",
+        },
+    ]

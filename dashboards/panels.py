@@ -1,0 +1,248 @@
+"""Panels in the house style: one function per kind, so that every dashboard reads alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from grafana_foundation_sdk.builders import bargauge, heatmap, logs, nodegraph, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import common as common_builders
+from grafana_foundation_sdk.builders.dashboard import FieldColor, ThresholdsConfig
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models import common
+from grafana_foundation_sdk.models import heatmap as heatmap_models
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    DataTransformerConfig,
+    DynamicConfigValue,
+    FieldColorModeId,
+    MatcherConfig,
+    Panel,
+    Threshold,
+    ThresholdsMode,
+)
+
+from dashboards.links import Link
+
+Panels = Iterator[Builder[Panel]]
+Queries = Sequence[Builder[Dataquery]]
+Steps = Sequence[tuple[float | None, str]]
+
+# The same colour means the same thing on every dashboard.
+GOOD, NOTICE, BAD, PLAIN = "green", "orange", "red", "blue"
+# Shares of failed requests, from which a person should look.
+ERROR_STEPS: Steps = ((None, GOOD), (0.001, NOTICE), (0.01, BAD))
+# Seconds; the middle step is the default of the latency objective.
+DURATION_STEPS: Steps = ((None, GOOD), (0.25, NOTICE), (1, BAD))
+NEUTRAL: Steps = ((None, PLAIN),)
+
+
+@dataclass(kw_only=True)
+class About:
+    """What every panel has: where it is, what it shows and in which unit, and where it leads."""
+
+    title: str
+    description: str
+    source: DataSourceRef
+    width: int
+    height: int = 8
+    unit: str = "short"
+    decimals: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    steps: Steps = NEUTRAL
+    links: list[Link] = field(default_factory=list)
+    data_links: list[Link] = field(default_factory=list)
+    empty: str = ""
+    # Shows this much time up to now, whatever the dashboard shows.
+    last: str = ""
+    transformations: list[DataTransformerConfig] = field(default_factory=list)
+    overrides: list[tuple[MatcherConfig, list[DynamicConfigValue]]] = field(default_factory=list)
+
+
+def transform(name: str, **options: Any) -> DataTransformerConfig:
+    """A step between query and picture."""
+    return DataTransformerConfig(id_val=name, options=options)
+
+
+def named(name: str, **properties: Any) -> tuple[MatcherConfig, list[DynamicConfigValue]]:
+    """Other properties for the field `name`; `__` in a property stands for a dot."""
+    return MatcherConfig(id_val="byName", options=name), _properties(properties)
+
+
+def matching(regexp: str, **properties: Any) -> tuple[MatcherConfig, list[DynamicConfigValue]]:
+    """Other properties for the fields whose name matches."""
+    return MatcherConfig(id_val="byRegexp", options=regexp), _properties(properties)
+
+
+def _properties(properties: dict[str, Any]) -> list[DynamicConfigValue]:
+    return [DynamicConfigValue(id_val=key.replace("__", "."), value=value) for key, value in properties.items()]
+
+
+def colour(name: str) -> dict[str, str]:
+    """The value of a `color` override."""
+    return {"mode": "fixed", "fixedColor": name}
+
+
+def steps_of(steps: Steps) -> dict[str, Any]:
+    """The value of a `thresholds` override."""
+    return {"mode": "absolute", "steps": [{"value": value, "color": name} for value, name in steps]}
+
+
+_AnyPanel = (
+    timeseries.Panel
+    | stat.Panel
+    | table.Panel
+    | bargauge.Panel
+    | heatmap.Panel
+    | logs.Panel
+    | nodegraph.Panel
+    | statetimeline.Panel
+)
+
+
+def _dress(panel: _AnyPanel, about: About, queries: Queries) -> None:
+    panel.title(about.title).description(about.description).datasource(about.source)
+    panel.height(about.height).span(about.width).targets(list(queries)).unit(about.unit)
+    thresholds = [Threshold(value=value, color=name) for value, name in about.steps]
+    panel.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(thresholds))
+    panel.links(about.links).data_links(about.data_links).transformations(about.transformations)
+    if about.decimals is not None:
+        panel.decimals(about.decimals)
+    if about.minimum is not None:
+        panel.min(about.minimum)
+    if about.maximum is not None:
+        panel.max(about.maximum)
+    if about.empty:
+        panel.no_value(about.empty)
+    if about.last:
+        panel.time_from(about.last)
+    for matcher, properties in about.overrides:
+        panel.with_override(matcher, properties)
+
+
+def graph(
+    about: About,
+    *queries: Builder[Dataquery],
+    stacked: bool = False,
+    bars: bool = False,
+    line_at: bool = False,
+    calcs: Sequence[str] = ("lastNotNull", "max"),
+) -> Builder[Panel]:
+    """Lines over time; `line_at` draws the thresholds as dashed lines."""
+    panel = timeseries.Panel()
+    _dress(panel, about, queries)
+    panel.line_width(2 if not stacked else 1).fill_opacity(60 if bars else 25 if stacked else 8)
+    panel.show_points(common.VisibilityMode.NEVER).axis_soft_min(0)
+    # A gap of up to three scrapes is a pause of the network, a longer one is news.
+    panel.span_nulls(60_000)
+    if bars:
+        panel.draw_style(common.GraphDrawStyle.BARS)
+    if stacked:
+        panel.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL))
+    if line_at:
+        panel.thresholds_style(
+            common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
+        )
+    panel.color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    legend = common_builders.VizLegendOptions().show_legend(True).calcs(list(calcs))
+    mode = common.LegendDisplayMode.TABLE if calcs else common.LegendDisplayMode.LIST
+    panel.legend(legend.display_mode(mode).placement(common.LegendPlacement.BOTTOM))
+    panel.tooltip(
+        common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
+    )
+    return panel
+
+
+def number(
+    about: About,
+    *queries: Builder[Dataquery],
+    background: bool = True,
+    spark: bool = False,
+    vertical: bool = True,
+    text: common.BigValueTextMode = common.BigValueTextMode.AUTO,
+) -> Builder[Panel]:
+    """Big figures; the colour of their thresholds fills the panel."""
+    panel = stat.Panel()
+    _dress(panel, about, queries)
+    panel.color_mode(common.BigValueColorMode.BACKGROUND_SOLID if background else common.BigValueColorMode.VALUE)
+    panel.graph_mode(common.BigValueGraphMode.AREA if spark else common.BigValueGraphMode.NONE)
+    panel.text_mode(text).color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
+    panel.orientation(common.VizOrientation.HORIZONTAL if vertical else common.VizOrientation.AUTO)
+    panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+    return panel
+
+
+def listing(about: About, *queries: Builder[Dataquery], sort: str = "", descending: bool = True) -> Builder[Panel]:
+    """A table."""
+    panel = table.Panel()
+    _dress(panel, about, queries)
+    panel.show_header(True).cell_height(common.TableCellHeight.SM).color_scheme(
+        FieldColor().mode(FieldColorModeId.THRESHOLDS)
+    )
+    if sort:
+        panel.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(descending)])
+    return panel
+
+
+def bars(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
+    """One horizontal bar per series."""
+    panel = bargauge.Panel()
+    _dress(panel, about, queries)
+    panel.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
+    panel.value_mode(common.BarGaugeValueMode.TEXT).color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
+    panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+    return panel
+
+
+def density(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
+    """A heatmap of buckets that Prometheus counted."""
+    panel = heatmap.Panel()
+    _dress(panel, about, queries)
+    panel.calculate(False).cell_gap(1).show_legend().show_y_histogram().mode(common.TooltipDisplayMode.SINGLE)
+    panel.y_axis(heatmap.YAxisConfig().unit(about.unit))
+    panel.color(
+        heatmap.HeatmapColorOptions()
+        .mode(heatmap_models.HeatmapColorMode.SCHEME)
+        .scheme("Blues")
+        .scale(heatmap_models.HeatmapColorScale.EXPONENTIAL)
+        .exponent(0.5)
+        .steps(64)
+    )
+    panel.cell_values(heatmap.CellValues().unit("reqps")).filter_values(heatmap.FilterValueRange().le(1e-9))
+    # Exemplars stand out from the blue of the cells in both themes.
+    panel.exemplars_color("rgba(255,120,10,0.9)")
+    return panel
+
+
+def log_lines(about: About, *queries: Builder[Dataquery], wrap: bool = False) -> Builder[Panel]:
+    """Log lines, newest first; a click on a line opens its fields."""
+    panel = logs.Panel()
+    _dress(panel, about, queries)
+    panel.show_time(True).wrap_log_message(wrap).enable_log_details(True).prettify_log_message(False)
+    panel.sort_order(common.LogsSortOrder.DESCENDING).dedup_strategy(common.LogsDedupStrategy.NONE)
+    panel.show_labels(False).show_common_labels(False)
+    return panel
+
+
+def network(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
+    """Nodes and the arrows between them."""
+    panel = nodegraph.Panel()
+    _dress(panel, about, queries)
+    return panel
+
+
+def states(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
+    """One coloured band per series, which changes colour when the state changes."""
+    panel = statetimeline.Panel()
+    _dress(panel, about, queries)
+    panel.show_value(common.VisibilityMode.NEVER).merge_values(True).row_height(0.8)
+    panel.color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS)).legend(
+        common_builders.VizLegendOptions()
+        .show_legend(False)
+        .display_mode(common.LegendDisplayMode.LIST)
+        .placement(common.LegendPlacement.BOTTOM)
+    )
+    return panel
