@@ -78,6 +78,10 @@ test-vm: $(VENV) ## Provision and verify a true VM by `vagrant up`, emulated whe
 docs: $(VENV) ## Write the tables of variables into the READMEs
 	@.venv/bin/python scripts/docs
 
+.PHONY: dashboards
+dashboards: $(VENV) ## Write Grafana's dashboards from their Python sources
+	@.venv/bin/python -m dashboards
+
 .PHONY: requirements
 requirements: ## Pin requirements again
 	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
