@@ -27,7 +27,7 @@ class Node
     path = [@path, name.to_s.delete_suffix("=")].compact.join(".")
     puts "#{path} #{text.join(" ")}" unless text.empty?
     node = Node.new(path)
-    block&.call(node, node)
+    block&.call(node, node) unless name == :ruby # a trigger's, for later
     name.end_with?("=") ? given.first : node
   end
   def respond_to_missing?(*) = true
