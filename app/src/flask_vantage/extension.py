@@ -69,6 +69,7 @@ class Vantage:
         service = settings.service_name or app.name
         logs.configure(service, settings.log_level)
         metrics = metrics_of(self._registry)
+        logs.line_writer().count_dropped = metrics.log_lines_dropped.inc
         provider = tracing.obtain_provider(settings, metrics, service)
         tracing.instrument_clients()
         blueprint.add_url_rule(METRICS_PATH, "metrics", metrics.response)

@@ -17,6 +17,7 @@ from loguru import logger
 from opentelemetry import trace
 
 from flask_vantage.context import current_request
+from flask_vantage.writer import LineWriter
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -37,19 +38,12 @@ _SECONDS_BETWEEN_REPEATS = 60.0
 class JsonSink:
     """A loguru sink that writes each record as one line of JSON to the standard output."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, writer: LineWriter) -> None:
         self._service = service
+        self._writer = writer
 
     def __call__(self, message: Message) -> None:
-        line = encode_line(self.fields(message.record))
-        # Looked up each time, because test runners and shells replace sys.stdout.
-        stream = sys.stdout
-        binary = getattr(stream, "buffer", None)
-        if binary is None:
-            stream.write(line.decode())
-        else:
-            binary.write(line)
-        stream.flush()
+        self._writer.put(encode_line(self.fields(message.record)))
 
     def fields(self, record: Record) -> dict[str, Any]:
         """Return the flat fields of `record`, those that tell where it belongs first."""
@@ -114,12 +108,18 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
     try:
-        text = json.dumps(fields, ensure_ascii=False, default=_text_of, allow_nan=False)
+        text = _encoder.encode(fields)
     except (TypeError, ValueError, RecursionError):
         # A key that is no text, NaN, or a structure that contains itself.
         text = json.dumps({str(k): _plain(v) for k, v in fields.items()}, ensure_ascii=False)
     # A lone surrogate cannot be UTF-8; its backslash escape happens to be valid JSON.
     return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+# Made once: json.dumps makes a new encoder at each call with options.
+_encoder = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda v: _text_of(v)
+)
 
 
 def _plain(value: object) -> object:
@@ -201,7 +201,21 @@ class RepeatFilter(logging.Filter):
 
 
 _handler_id: int | None = None
+_writer: LineWriter | None = None
 _intercept = InterceptHandler()
+
+
+def line_writer() -> LineWriter:
+    """Return the process's writer of lines, started when first asked for."""
+    global _writer
+    if _writer is None:
+        _writer = LineWriter()
+    return _writer
+
+
+def flush(timeout: float = 2.0) -> bool:
+    """Write what is queued; return False when the standard output did not take it in time."""
+    return _writer is None or _writer.flush(timeout)
 
 
 def configure(service: str, level: str) -> None:
@@ -216,7 +230,11 @@ def configure(service: str, level: str) -> None:
             with contextlib.suppress(ValueError):
                 logger.remove(handler_id)
     _handler_id = logger.add(
-        JsonSink(service), level=level, format=_no_format, backtrace=False, diagnose=False
+        JsonSink(service, line_writer()),
+        level=level,
+        format=_no_format,
+        backtrace=False,
+        diagnose=False,
     )
     root = logging.getLogger()
     for handler in list(root.handlers):

@@ -75,6 +75,11 @@ class Metrics:
         )
         self.spans_dropped_queue_full = dropped.labels("queue_full")
         self.spans_dropped_export_failed = dropped.labels("export_failed")
+        self.log_lines_dropped = Counter(
+            "vantage_log_lines_dropped",
+            "Log lines that were lost: the standard output did not take them.",
+            registry=registry,
+        )
         self.span_queue_length = Gauge(
             "vantage_span_queue_length", "Spans that wait for export.", registry=registry
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from queue import Empty, LifoQueue
 from typing import Any
 from uuid import uuid4
 
@@ -72,27 +72,25 @@ class Store:
     def __init__(self, path: str) -> None:
         """Open the file, creating and seeding it when it is new; raises sqlite3.Error."""
         self._path = path
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._connections: list[sqlite3.Connection] = []
+        self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
         self._tracer = trace.get_tracer("shop.store")
-        connection = self._connection()
-        connection.executescript(_SCHEMA)
-        with self._transaction(connection):
-            connection.executemany(
-                "INSERT OR IGNORE INTO products (name, description, price_cents, stock)"
-                f" VALUES (?, ?, ?, {_SEED_STOCK})",
-                _PRODUCTS,
-            )
+        with self._connection() as connection:
+            connection.executescript(_SCHEMA)
+            with self._transaction(connection):
+                connection.executemany(
+                    "INSERT OR IGNORE INTO products (name, description, price_cents, stock)"
+                    f" VALUES (?, ?, ?, {_SEED_STOCK})",
+                    _PRODUCTS,
+                )
 
     def check(self) -> None:
         """Raise sqlite3.Error when the file cannot be read."""
-        self._connection().execute("SELECT id FROM products LIMIT 1").fetchone()
+        with self._connection() as connection:
+            connection.execute("SELECT id FROM products LIMIT 1").fetchone()
 
     def products(self, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
         """Return one page of the products, by id, and the number of all."""
-        with self._span("SELECT", "products"):
-            connection = self._connection()
+        with self._span("SELECT", "products"), self._connection() as connection:
             rows = connection.execute(
                 "SELECT * FROM products ORDER BY id LIMIT ? OFFSET ?", (limit, offset)
             ).fetchall()
@@ -101,22 +99,16 @@ class Store:
 
     def product(self, product_id: int) -> dict[str, Any] | None:
         """Return one product, or None."""
-        with self._span("SELECT", "products"):
-            row = (
-                self._connection()
-                .execute("SELECT * FROM products WHERE id = ?", (product_id,))
-                .fetchone()
-            )
+        with self._span("SELECT", "products"), self._connection() as connection:
+            row = connection.execute(
+                "SELECT * FROM products WHERE id = ?", (product_id,)
+            ).fetchone()
         return None if row is None else dict(row)
 
     def order(self, order_id: str) -> dict[str, Any] | None:
         """Return one order, or None."""
-        with self._span("SELECT", "orders"):
-            row = (
-                self._connection()
-                .execute("SELECT * FROM orders WHERE id = ?", (order_id,))
-                .fetchone()
-            )
+        with self._span("SELECT", "orders"), self._connection() as connection:
+            row = connection.execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
         return None if row is None else _public_order(row)
 
     def place_order(
@@ -127,8 +119,11 @@ class Store:
         Returns the order and whether it is new: the same `key` gives the first order again.
         Raises `UnknownProduct`, `OutOfStock` or `KeyReused`.
         """
-        connection = self._connection()
-        with self._span("INSERT", "orders"), self._transaction(connection):
+        with (
+            self._span("INSERT", "orders"),
+            self._connection() as connection,
+            self._transaction(connection),
+        ):
             if key is not None:
                 earlier = connection.execute(
                     "SELECT * FROM orders WHERE idempotency_key = ?", (key,)
@@ -148,61 +143,71 @@ class Store:
             )
             if taken.rowcount == 0:
                 raise OutOfStock(product["stock"])
-            order_id = uuid4().hex
-            connection.execute(
-                "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?)",
+            row = connection.execute(
+                "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
                 (
-                    order_id,
+                    uuid4().hex,
                     product_id,
                     quantity,
                     quantity * product["price_cents"],
                     datetime.now(UTC).isoformat(timespec="milliseconds"),
                     key,
                 ),
-            )
-            row = connection.execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
+            ).fetchone()
             return _public_order(row), True
 
     def restock(self, product_id: int, quantity: int) -> dict[str, Any] | None:
         """Put `quantity` pieces on the shelf and return the product, or None."""
-        with self._span("UPDATE", "products"):
-            row = (
-                self._connection()
-                .execute(
-                    "UPDATE products SET stock = stock + ? WHERE id = ? RETURNING *",
-                    (quantity, product_id),
-                )
-                .fetchone()
-            )
+        with self._span("UPDATE", "products"), self._connection() as connection:
+            row = connection.execute(
+                "UPDATE products SET stock = stock + ? WHERE id = ? RETURNING *",
+                (quantity, product_id),
+            ).fetchone()
         return None if row is None else dict(row)
 
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-            self._local = threading.local()
+        """Close the connections that are not in use."""
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            # One per thread; only close() touches it from another one. Autocommit, because the
-            # transactions are written out below.
-            connection = sqlite3.connect(
-                self._path,
-                timeout=_BUSY_TIMEOUT_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            with self._lock:
-                self._connections.append(connection)
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        # A pool, because opening costs as much as a query, and a connection per thread would pile
+        # up under a server that starts a thread for each request.
+        try:
+            connection = self._idle.get_nowait()
+        except Empty:
+            connection = self._open()
+        try:
+            yield connection
+        except sqlite3.Error:
+            # Whatever state it is in now, the next one starts with a fresh connection.
+            connection.close()
+            raise
+        except BaseException:
+            self._idle.put(connection)
+            raise
+        self._idle.put(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        # Autocommit, because the transactions are written out below. The pool lends a connection
+        # to one thread at a time, but not always to the same.
+        connection = sqlite3.connect(
+            self._path,
+            timeout=_BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
             connection.row_factory = sqlite3.Row
             # FULL: an order that was acknowledged survives a power cut.
             connection.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             )
-            self._local.connection = connection
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
@@ -211,10 +216,12 @@ class Store:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # SQLite has rolled back by itself after some errors.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     @contextmanager
     def _span(self, operation: str, table: str) -> Iterator[None]:

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import warnings
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
+from loguru import logger
+
+from conftest import ReadLines
+from flask_vantage import logs, writer
+from flask_vantage.logs import MAX_LINE_BYTES, encode_line
+from flask_vantage.writer import LineWriter
+
+
+def test_a_request_leaves_one_flat_line_with_its_ids(client: FlaskClient, lines: ReadLines) -> None:
+    response = client.get("/things/3", headers={"X-Request-ID": "abc-1"})
+    (line,) = lines()
+    assert line.pop("duration_ms") > 0
+    assert line.pop("timestamp").endswith("+00:00")
+    assert len(line.pop("span_id")) == 16
+    assert line == {
+        "level": "info",
+        "message": "GET /things/3 200",
+        "logger": "flask_vantage.access",
+        "service": "somebodys",
+        "trace_id": response.headers["X-Trace-Id"],
+        "request_id": "abc-1",
+        "http_request_method": "GET",
+        "http_route": "/things/<int:thing>",
+        "url_path": "/things/3",
+        "http_response_status_code": 200,
+        "client_address": "127.0.0.1",
+    }
+
+
+def test_an_unexpected_exception_is_one_error_line_with_the_stack_trace(
+    client: FlaskClient, lines: ReadLines
+) -> None:
+    client.get("/broken")
+    (line,) = lines()
+    assert line["level"] == "error"
+    assert line["http_response_status_code"] == 500
+    assert line["exception_type"] == "LookupError"
+    assert line["exception_message"] == "the secret of the cellar"
+    assert "in broken\n" in line["exception_stacktrace"]
+
+
+def test_variables_values_stay_out_of_the_stack_trace(app: Flask, lines: ReadLines) -> None:
+    @app.get("/leak")
+    def leak() -> str:
+        password = "hunter" + "2"
+        raise ValueError(len(password))
+
+    app.test_client().get("/leak")
+    (line,) = lines()
+    assert "hunter2" not in json.dumps(line)
+
+
+def test_a_clients_mistake_is_info(client: FlaskClient, lines: ReadLines) -> None:
+    client.get("/nowhere")
+    (line,) = lines()
+    assert (line["level"], line["http_route"]) == ("info", "_unmatched")
+
+
+def test_probes_are_silent_at_the_default_level(client: FlaskClient, lines: ReadLines) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        client.get(path)
+    assert lines() == []
+
+
+def test_lines_of_the_view_carry_the_requests_ids(app: Flask, lines: ReadLines) -> None:
+    @app.get("/talk")
+    def talk() -> str:
+        logger.info("from loguru")
+        logging.getLogger("theirs.module").warning("from the %s library", "standard")
+        app.logger.error("from {flask}")
+        return ""
+
+    response = app.test_client().get("/talk")
+    *own, access = lines()
+    assert [(o["level"], o["logger"], o["message"]) for o in own] == [
+        ("info", __name__, "from loguru"),
+        ("warning", "theirs.module", "from the standard library"),
+        ("error", "somebodys", "from {flask}"),
+    ]
+    for line in [*own, access]:
+        assert line["trace_id"] == response.headers["X-Trace-Id"]
+        assert line["request_id"] == response.headers["X-Request-ID"]
+
+
+def test_lines_outside_a_request_have_no_ids(app: Flask, lines: ReadLines) -> None:
+    logger.info("idle")
+    (line,) = lines()
+    assert "trace_id" not in line
+    assert "request_id" not in line
+
+
+def test_a_newline_in_message_or_path_stays_one_line(client: FlaskClient, lines: ReadLines) -> None:
+    logger.info("first\nsecond\r\nthird")
+    client.get("/a%0Alevel=error%0D%0A{x}%22")
+    written = lines()
+    assert len(written) == 2
+    assert written[0]["message"] == "first\nsecond\r\nthird"
+    assert written[1]["url_path"] == '/a\nlevel=error\r\n{x}"'
+
+
+def test_a_field_of_the_caller_cannot_replace_what_the_line_says(
+    app: Flask, lines: ReadLines
+) -> None:
+    logger.bind(level="silly", service="x", order=7).info("hello")
+    (line,) = lines()
+    assert (line["level"], line["service"]) == ("info", "somebodys")
+    assert (line["extra_level"], line["order"]) == ("silly", 7)
+
+
+def test_wrong_arguments_to_a_log_call_do_not_raise(app: Flask, lines: ReadLines) -> None:
+    # Handed over directly, because pytest's own handler does raise.
+    record = logging.LogRecord("theirs", logging.WARNING, __file__, 1, "%d pieces", ("many",), None)
+    logs.InterceptHandler().handle(record)
+    assert "%d pieces" in lines()[0]["message"]
+
+
+def test_logged_exceptions_carry_their_stack_trace(app: Flask, lines: ReadLines) -> None:
+    try:
+        raise KeyError("k")
+    except KeyError:
+        logging.getLogger("theirs").exception("caught")
+        logger.exception("caught")
+    first, second = lines()
+    for line in (first, second):
+        assert line["exception_type"] == "KeyError"
+        assert "Traceback" in line["exception_stacktrace"]
+
+
+def test_warnings_become_lines(app: Flask, lines: ReadLines) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        # catch_warnings put the original back in place; capture again as configure() does.
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+        logging.captureWarnings(False)
+    assert "old ways" in lines()[0]["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message": "m" * 200_000},
+        {"message": "ok", "exception_stacktrace": "HEAD" + "s" * 500_000 + "TAIL"},
+        {"message": "ok", "mine": {"deep": ["x" * 300_000]}},
+        {"message": "ok", **{f"k{i}": "v" * 1900 for i in range(500)}},
+        {"message": "\U0001f600" * 50_000, "exception_stacktrace": "\x00" * 100_000},
+    ],
+)
+def test_a_line_stays_below_what_journald_splits(fields: dict[str, Any]) -> None:
+    line = encode_line({"trace_id": "t", **fields})
+    assert len(line) <= MAX_LINE_BYTES < 48 * 1024
+    read = json.loads(line)
+    assert read["truncated"] is True
+    assert read["trace_id"] == "t"
+    assert "message" in read
+
+
+def test_a_cut_stack_trace_keeps_both_its_ends() -> None:
+    line = json.loads(encode_line({"exception_stacktrace": "HEAD" + "s" * 500_000 + "TAIL"}))
+    assert line["exception_stacktrace"].startswith("HEAD")
+    assert line["exception_stacktrace"].endswith("TAIL")
+    assert "characters cut" in line["exception_stacktrace"]
+
+
+class _Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), b"\xff", object(), {1: 2}, {(1,): 2}, _Unprintable()]
+)
+def test_values_that_are_no_json_are_written_as_text(value: object) -> None:
+    line = encode_line({"message": "m", "value": value})
+    json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_a_structure_that_contains_itself_is_written() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    assert json.loads(encode_line({"message": "m", "loop": loop}))["message"] == "m"
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        ),
+    )
+)
+def test_every_line_is_one_line_of_json(fields: dict[str, Any]) -> None:
+    line = encode_line(fields)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    json.loads(line)
+
+
+def test_lone_surrogates_survive() -> None:
+    assert json.loads(encode_line({"message": "a\udc80b"}))["message"] == "a\udc80b"
+
+
+def test_a_stalled_reader_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "QUEUE_LINES", 10)
+    released = threading.Event()
+    written: list[bytes] = []
+
+    def stalled(data: bytes) -> None:
+        released.wait(10)
+        written.append(data)
+
+    lost: list[int] = []
+    line_writer = LineWriter(stalled)
+    line_writer.count_dropped = lost.append
+    line_writer.put(b"first\n")
+    while line_writer._lines:  # until the thread has taken it
+        pass
+    for number in range(25):
+        line_writer.put(b"%d\n" % number)
+    assert sum(lost) == 15
+    assert line_writer.flush(0.05) is False
+    released.set()
+    assert line_writer.flush(5)
+    assert b"".join(written) == b"first\n" + b"".join(b"%d\n" % n for n in range(10))
+
+
+def test_a_closed_output_loses_lines_but_raises_nothing() -> None:
+    def closed(_: bytes) -> None:
+        raise BrokenPipeError
+
+    lost: list[int] = []
+    line_writer = LineWriter(closed)
+    line_writer.count_dropped = lost.append
+    line_writer.put(b"x\n")
+    assert line_writer.flush(5)
+    assert sum(lost) == 1
+
+
+def test_configuring_again_does_not_double_the_lines(lines: ReadLines) -> None:
+    for _ in range(3):
+        logs.configure("again", "INFO")
+    logger.info("once")
+    logging.getLogger("theirs").warning("once")
+    assert len(lines()) == 2
+
+
+def test_a_handler_that_would_print_twice_is_removed() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(handler)
+    logs.configure("again", "INFO")
+    assert handler not in logging.getLogger().handlers
+
+
+@pytest.mark.parametrize(
+    "given_id", ["", "a b", "x" * 129, "-starts-with-punctuation", "é", 'a"b', "a\tb"]
+)
+def test_a_malformed_request_id_is_replaced(client: FlaskClient, given_id: str) -> None:
+    answered = client.get("/things/1", headers={"X-Request-ID": given_id}).headers["X-Request-ID"]
+    assert answered != given_id
+    assert len(answered) == 32
