@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Host:
         return str(host.value(trust_as_template("{{ lookup('ansible.builtin.template', '" + str(path) + "') }}")))
 
 
+@functools.cache
 def load_plugins() -> None:
     """Lets Ansible find the filters of the roles."""
     init_plugin_loader()

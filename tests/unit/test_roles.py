@@ -57,7 +57,7 @@ def test_every_option_has_a_description_and_a_type(role: str) -> None:
 
 @pytest.mark.parametrize("role", roles())
 def test_every_default_has_the_type_of_its_spec(role: str) -> None:
-    types = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict, "path": str}
+    types = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "path": str}
     for name, option in specs(role)["main"]["options"].items():
         if "default" in option and "{{" not in str(option["default"]):
             assert isinstance(option["default"], types[option["type"]]), name
@@ -107,6 +107,8 @@ def test_template_renders_with_defaults_alone_and_says_who_manages_it(template: 
         }
     text = Host(role).render(template, **given)
     assert "Ansible managed" in text
+    # What is left are templates of the engines themselves.
+    text = re.sub(r"{{ (?=\$|\.|range |with |end )", "", text)
     assert "{{" not in text.replace("{{ .", "").replace("{{ with", "").replace("{{ else", "").replace("{{ end", "")
 
 

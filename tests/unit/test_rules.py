@@ -1,0 +1,124 @@
+"""Recording rules and alerts, by promtool of the image that will run them. The cases are in tests/rules/."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import promtool
+import pytest
+import yaml
+from ansible.errors import AnsibleError
+from rendering import ROLES, ROOT, Host, load_plugins
+
+load_plugins()  # the alerts are read while the tests are collected
+RULES = ROLES / "prometheus/templates/rules.yml.j2"
+CASES = sorted((ROOT / "tests/rules").glob("*.yml"))
+RUNBOOKS = ROOT / "docs/runbooks.md"
+
+
+def render(**given: Any) -> str:
+    return Host("prometheus", **given).render(RULES)
+
+
+def rules(**given: Any) -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(render(**given))["groups"] for rule in group["rules"]]
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    found = promtool.find()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+@pytest.fixture
+def run(program: Path, tmp_path: Path):
+    def call(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "rules.yml").write_text(render() if text is None else text, encoding="utf-8")
+        return subprocess.run([program, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path)
+
+    return call
+
+
+def test_rules_are_accepted(run) -> None:
+    result = run("check", "rules", "--lint=all", "--lint-fatal", "rules.yml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_rules_do_what_their_cases_say(run, case: Path, tmp_path: Path) -> None:
+    shutil.copy(case, tmp_path)
+    result = run("test", "rules", case.name)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_wrong_rule_fails_its_cases(run, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests/rules/observers.yml", tmp_path)
+    result = run("test", "rules", "observers.yml", text=render().replace("expr: up == 0", "expr: up == 2"))
+    assert result.returncode != 0
+
+
+def test_changed_settings_give_rules_that_are_accepted(run) -> None:
+    text = render(
+        prometheus_slos=[{"service": "storefront", "availability_percent": 99.95, "latency_seconds": 1}],
+        prometheus_slo_days=7,
+        prometheus_error_spike_percent=1,
+        prometheus_extra_rule_groups=[{"name": "own", "rules": [{"alert": "Own", "expr": "vector(0) > 1"}]}],
+    )
+    result = run("check", "rules", "rules.yml", text=text)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert 'le="1.0"' in text
+    assert "vector(0.9995)" in text
+    assert "ratio5m > 0.01" in text
+    assert "- alert: Own" in text
+
+
+@pytest.mark.parametrize("alert", [rule for rule in rules() if "alert" in rule], ids=lambda rule: rule["alert"])
+class TestEachAlert:
+    def test_it_fires_in_one_case_and_not_in_another(self, alert: dict[str, Any]) -> None:
+        fires, silent = False, alert["alert"] == "Watchdog"  # silence is what it must not know
+        for case in CASES:
+            for test in yaml.safe_load(case.read_text(encoding="utf-8"))["tests"]:
+                for expected in test.get("alert_rule_test", []):
+                    if expected["alertname"] == alert["alert"]:
+                        fires |= bool(expected["exp_alerts"])
+                        silent |= not expected["exp_alerts"]
+                for expected in test.get("promql_expr_test", []):
+                    named = f'alertname="{alert["alert"]}"'
+                    samples = str(expected["exp_samples"])
+                    fires |= named in samples and 'alertstate="firing"' in samples
+                    asked = re.search(r'ALERTS(?!_)(?:\{.*?alertname=~?"(.*?)")?', expected["expr"])
+                    silent |= (
+                        bool(asked) and named not in samples and bool(re.fullmatch(asked[1] or ".*", alert["alert"]))
+                    )
+                    if expected["expr"].startswith("count by") and named in expected["expr"]:
+                        fires |= bool(expected["exp_samples"])
+        assert fires, "no case in tests/rules in which it fires"
+        assert silent, "no case in tests/rules in which it stays silent"
+
+    def test_it_says_how_bad_it_is_and_what_to_do(self, alert: dict[str, Any]) -> None:
+        assert alert["labels"]["severity"] in {"critical", "warning", "none"}
+        assert {"summary", "description", "runbook_url"} == set(alert["annotations"])
+        assert alert["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert['alert'].lower()}"
+        headings = re.findall(r"^## (\w+)$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE)
+        assert alert["alert"] in headings
+
+
+def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
+    headings = set(re.findall(r"^## (\w+)$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE))
+    assert headings == {rule["alert"] for rule in rules() if "alert" in rule}
+
+
+def test_objectives_of_an_unknown_app_are_refused() -> None:
+    with pytest.raises(AnsibleError, match="which no app of vantage_apps is called"):
+        render(prometheus_slos=[{"service": "storefrnt"}])
+
+
+def test_an_objective_without_a_budget_is_refused() -> None:
+    with pytest.raises(AnsibleError, match="must lie between 0 and 100"):
+        render(prometheus_slo_availability_percent=100.0)
