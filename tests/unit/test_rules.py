@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import promtool
+import programs
 import pytest
 import yaml
 from ansible.errors import AnsibleError
@@ -30,7 +30,7 @@ def rules(**given: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    found = promtool.find()
+    found = programs.find("prometheus", "promtool")
     if isinstance(found, str):
         pytest.skip(found)
     return found

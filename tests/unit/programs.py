@@ -1,4 +1,4 @@
-"""promtool of the very image that will run, without an engine where the image's archive is there."""
+"""Checkers of the very images that will run, without an engine where the image's archive is there."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def cache() -> Path:
     return Path(os.environ.get("VANTAGE_CACHE") or home / "vantage")
 
 
-def find() -> Path | str:
-    """The program, or the reason why there is none."""
-    return from_archive() or from_engine() or (
-        "there is no promtool: neither an image archive nor Docker has Prometheus. Run `make images`."
+def find(role: str, program: str) -> Path | str:
+    """The program of the role's image, or the reason why there is none."""
+    return from_archive(role, program) or from_engine(role, program) or (
+        f"there is no {program}: neither an image archive nor Docker has the image of {role}. Run `make images`."
     )  # fmt: skip
 
 
-def from_archive() -> Path | None:
+def from_archive(role: str, program: str) -> Path | None:
     """Out of the layers of the archive that images/ got, once for each image."""
     images = cache() / "images"
     try:
@@ -33,14 +33,14 @@ def from_archive() -> Path | None:
     except FileNotFoundError:
         return None
     for entry in index.values():
-        if entry["name"] == "prometheus":
-            target = cache() / "tools" / f"promtool-{entry['id'].removeprefix('sha256:')[:12]}"
-            return target if target.exists() or extract(images / entry["file"], target) else None
+        if entry["name"] == role:
+            target = cache() / "tools" / f"{program}-{entry['id'].removeprefix('sha256:')[:12]}"
+            return target if target.exists() or extract(images / entry["file"], program, target) else None
     return None
 
 
-def extract(archive: Path, target: Path) -> bool:
-    """Whether bin/promtool was found in one of the archive's layers and written to `target`."""
+def extract(archive: Path, program: str, target: Path) -> bool:
+    """Whether the program was found in /bin of one of the archive's layers and written to `target`."""
     with tarfile.open(archive) as image:
         member = image.extractfile("manifest.json")
         assert member is not None
@@ -48,31 +48,31 @@ def extract(archive: Path, target: Path) -> bool:
             blob = image.extractfile(name)
             assert blob is not None
             with tarfile.open(fileobj=blob) as layer:
-                found = next((path for path in ("bin/promtool", "./bin/promtool") if path in layer.getnames()), None)
-                if found:
-                    program = layer.extractfile(found)
-                    assert program is not None
+                paths = {f"bin/{program}", f"./bin/{program}"} & set(layer.getnames())
+                if paths:
+                    content = layer.extractfile(paths.pop())
+                    assert content is not None
                     target.parent.mkdir(parents=True, exist_ok=True)
                     new = target.with_suffix(f".{os.getpid()}")
                     with new.open("wb") as out:
-                        shutil.copyfileobj(program, out)
+                        shutil.copyfileobj(content, out)
                     new.chmod(0o755)
                     new.replace(target)
                     return True
     return False
 
 
-def from_engine() -> Path | None:
+def from_engine(role: str, program: str) -> Path | None:
     """Out of the image that Docker has."""
-    image = str(load(ROLES / "prometheus/defaults/main.yml")["prometheus_image"])
-    target = cache() / "tools" / f"promtool-{image.rsplit(':', 1)[1]}"
+    image = str(load(ROLES / role / "defaults/main.yml")[f"{role}_image"])
+    target = cache() / "tools" / f"{program}-{image.rsplit(':', 1)[1]}"
     if target.exists():
         return target
     try:
         made = subprocess.run(["docker", "create", "--pull=never", image], check=True, capture_output=True, text=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         container = made.stdout.strip()
-        subprocess.run(["docker", "cp", f"{container}:/bin/promtool", str(target)], check=True, capture_output=True)
+        subprocess.run(["docker", "cp", f"{container}:/bin/{program}", str(target)], check=True, capture_output=True)
         subprocess.run(["docker", "rm", container], check=True, capture_output=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None

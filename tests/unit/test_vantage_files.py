@@ -1,0 +1,118 @@
+"""The module that puts a service's files in place, run by Ansible on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rendering import ROLES, ROOT
+
+
+class Runner:
+    """Runs the module in a folder; the files belong to whoever runs the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.etc = folder / "etc"
+        self.etc.mkdir()
+
+    def file(self, name: str, content: str, **more: Any) -> dict[str, Any]:
+        return {"path": f"{self.etc}/{name}", "content": content, "owner": os.getuid(), "group": os.getgid()} | more
+
+    def __call__(self, *options: str, **arguments: Any) -> dict[str, Any]:
+        play = [
+            {
+                "hosts": "localhost",
+                "connection": "local",
+                "gather_facts": False,
+                "tasks": [{"vantage_files": arguments, "register": "result"}],
+            }
+        ]
+        path = self.folder / "play.json"
+        path.write_text(json.dumps(play))
+        environment = os.environ | {
+            "ANSIBLE_CONFIG": "",
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_LIBRARY": str(ROLES / "vantage/library"),
+            "ANSIBLE_ACTION_PLUGINS": str(ROLES / "vantage/action_plugins"),
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+        }
+        result = subprocess.run(
+            ["ansible-playbook", "-i", "localhost,", str(path), *options],
+            check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        shown = json.loads(result.stdout[result.stdout.index("{") :])
+        return dict(shown["plays"][0]["tasks"][0]["hosts"]["localhost"])
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+def test_files_are_written_with_their_rights_and_a_second_run_changes_nothing(place: Runner) -> None:
+    file = place.file("app.yml", "one: 1\n", mode="0640")
+    first = place(files=[file])
+    assert first["changed"]
+    assert (place.etc / "app.yml").read_text() == "one: 1\n"
+    assert (place.etc / "app.yml").stat().st_mode & 0o777 == 0o640
+    assert not place(files=[file])["changed"]
+
+
+def test_check_mode_shows_the_difference_and_writes_nothing(place: Runner) -> None:
+    (place.etc / "app.yml").write_text("old\n")
+    result = place("--check", "--diff", files=[place.file("app.yml", "new\n")])
+    assert result["changed"]
+    assert [(d["before"], d["after"]) for d in result["diff"]] == [("old\n", "new\n")]
+    assert (place.etc / "app.yml").read_text() == "old\n"
+
+
+def test_a_refused_file_leaves_all_files_as_they_were(place: Runner) -> None:
+    for name in ("rules.yml", "config.yml"):
+        (place.etc / name).write_text("old\n")
+    result = place(
+        files=[
+            place.file("rules.yml", "new\n"),
+            place.file("config.yml", "nonsense\n", validate="grep -q sense-made %s"),
+        ]
+    )
+    assert result["failed"]
+    assert "config.yml was not changed" in result["msg"]
+    assert (place.etc / "rules.yml").read_text() == "old\n"
+    assert (place.etc / "config.yml").read_text() == "old\n"
+
+
+def test_an_accepted_file_is_written(place: Runner) -> None:
+    assert not place(files=[place.file("config.yml", "sense-made\n", validate="grep -q sense-made %s")]).get("failed")
+    assert (place.etc / "config.yml").read_text() == "sense-made\n"
+
+
+def test_the_checkers_words_are_in_the_message(place: Runner) -> None:
+    result = place(files=[place.file("config.yml", "x", validate="ls /no-such-place/%s")])
+    assert "no-such-place" in result["msg"]
+
+
+def test_only_removes_what_is_left_of_former_versions(place: Runner) -> None:
+    (place.etc / "old.json").write_text("{}")
+    (place.etc / "folder").mkdir()
+    result = place(files=[place.file("new.json", "{}")], only=[str(place.etc)])
+    assert f"{place.etc}/old.json" in result["paths"]
+    assert sorted(path.name for path in place.etc.iterdir()) == ["folder", "new.json"]
+
+
+def test_changed_rights_alone_are_mended(place: Runner) -> None:
+    file = place.file("app.yml", "x", mode="0600")
+    place(files=[file])
+    (place.etc / "app.yml").chmod(0o644)
+    assert place(files=[file])["changed"]
+    assert (place.etc / "app.yml").stat().st_mode & 0o777 == 0o600
+
+
+def test_unknown_keys_are_refused_by_name(place: Runner) -> None:
+    result = place(files=[place.file("app.yml", "x", modus="0600")])
+    assert result["failed"]
+    assert "modus" in result["msg"]

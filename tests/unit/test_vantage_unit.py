@@ -1,0 +1,129 @@
+"""vantage-unit, with systemd and Docker replaced by what they would print."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rendering import ROLES
+
+ACTIVE = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n"
+
+
+@pytest.fixture
+def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("vantage_unit", str(ROLES / "docker/files/vantage-unit"))
+    spec = importlib.util.spec_from_loader("vantage_unit", loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    loader.exec_module(module)
+    for name in ("UNITS", "CONFIG", "STATE"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(module, name, tmp_path / name)
+    (tmp_path / "UNITS/vantage-loki.service").write_text("[X-Vantage]\nImage=loki:1\nReadyUrl=\nReload=false\n")
+    (tmp_path / "CONFIG/loki").mkdir()
+    (tmp_path / "CONFIG/loki/loki.yml").write_text("a: 1\n")
+    answers = {"systemctl show": ACTIVE, "docker image": "sha256:1\n"}
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(argv, 0, answers.get(" ".join(argv[:2]), ""), "")
+
+    monkeypatch.setattr(module, "run", run)
+    module.answers_of_commands = answers  # type: ignore[attr-defined]
+    return module
+
+
+def started(unit: ModuleType) -> None:
+    unit.starting("loki")
+    unit.ready("loki")
+
+
+def test_a_service_that_runs_its_files_has_no_drift(unit: ModuleType) -> None:
+    started(unit)
+    assert unit.drift("loki") == ""
+
+
+def test_a_service_that_never_started_is_to_be_started(unit: ModuleType) -> None:
+    unit.answers_of_commands["systemctl show"] = "ActiveState=inactive\nUnitFileState=enabled\n"
+    assert unit.drift("loki") == "start"
+
+
+def test_a_service_that_is_not_enabled_is_to_be_started(unit: ModuleType) -> None:
+    started(unit)
+    unit.answers_of_commands["systemctl show"] = ACTIVE.replace("=enabled", "=disabled")
+    assert unit.drift("loki") == "start"
+
+
+def test_a_changed_config_restarts_or_reloads(unit: ModuleType) -> None:
+    started(unit)
+    (unit.CONFIG / "loki/loki.yml").write_text("a: 2\n")
+    assert unit.drift("loki") == "restart"
+    path = unit.UNITS / "vantage-loki.service"
+    path.write_text(path.read_text().replace("Reload=false", "Reload=true"))
+    unit.starting("loki")
+    unit.ready("loki")
+    (unit.CONFIG / "loki/loki.yml").write_text("a: 3\n")
+    assert unit.drift("loki") == "reload"
+
+
+def test_a_file_that_changes_during_the_start_is_drift(unit: ModuleType) -> None:
+    unit.starting("loki")
+    (unit.CONFIG / "loki/loki.yml").write_text("a: 2\n")
+    unit.ready("loki")
+    assert unit.drift("loki") == "restart"
+
+
+def test_a_tag_that_moved_restarts(unit: ModuleType) -> None:
+    started(unit)
+    unit.answers_of_commands["docker image"] = "sha256:2\n"
+    assert unit.drift("loki") == "restart"
+
+
+def test_an_operators_drop_in_restarts(unit: ModuleType) -> None:
+    started(unit)
+    folder = unit.UNITS / "vantage-loki.service.d"
+    folder.mkdir()
+    (folder / "memory.conf").write_text("[Service]\n")
+    assert unit.drift("loki") == "restart"
+
+
+def test_a_missing_unit_is_named(unit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        unit.settings("nobody")
+    assert "vantage-nobody.service does not exist" in capsys.readouterr().err
+
+
+class Answer(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(b"not yet")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("status", "problem"), [(200, ""), (503, "answered 503: not yet")])
+def test_readiness_is_what_the_url_answers(unit: ModuleType, status: int, problem: str) -> None:
+    server = HTTPServer(("127.0.0.1", 0), type("Handler", (Answer,), {"status": status}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        assert unit.answers(f"http://127.0.0.1:{server.server_port}/ready") == problem
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_nobody_listening_is_a_problem_with_words(unit: ModuleType) -> None:
+    assert "refused" in unit.answers("http://127.0.0.1:9/").lower()
