@@ -108,8 +108,11 @@ def test_files_say_that_ansible_manages_them(vm: Machine) -> None:
 
 
 def test_planted_secret_is_nowhere_to_be_read(vm: Machine) -> None:
-    assert PLANTED in vm.sh("cat /etc/vantage/alertmanager/alertmanager.yml"), "the scenario no longer plants it"
+    kept = vm.sh("cd /etc/vantage/secrets/alertmanager && cat -- * && stat -c '%a %u %g' -- *")
+    assert PLANTED in kept, "the scenario no longer plants it"
+    assert "440 0 65534" in kept
     places = {
+        "the config": "cat /etc/vantage/alertmanager/alertmanager.yml; curl -s http://127.0.0.1:9093/api/v2/status",
         "docker inspect": "docker inspect $(docker ps --quiet)",
         "the process list": "ps axww -o args",
         "the journal": "journalctl --no-pager --boot",
