@@ -60,7 +60,8 @@ lint: $(VENV) ## Style and types
 
 .PHONY: unit
 unit: $(VENV) ## Unit tests only
-	@.venv/bin/pytest -q tests/unit app/tests
+	@.venv/bin/pytest -q tests/unit
+	@.venv/bin/pytest -q app/tests
 
 .PHONY: bench
 bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
