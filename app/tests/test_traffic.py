@@ -1,0 +1,119 @@
+"""The visitors: the same for the same seed, bounded in time, and no fault stays behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from shop import traffic
+
+
+class Shop(BaseHTTPRequestHandler):
+    """Answers as the shop would, and remembers what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[tuple[str, str, bytes]] = []  # noqa: RUF012 - emptied by the fixture
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.asked.append((self.command, self.path, body))
+        text = json.dumps({"id": "0" * 32}).encode()
+        self.send_response(201 if self.path == "/orders" else 200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_PUT = do_DELETE = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def shop() -> Iterator[str]:
+    Shop.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_same_seed_gives_the_same_visits() -> None:
+    visits = [list(traffic.visit(random.Random(7))) for _ in range(2)]
+    assert visits[0] == visits[1]
+    assert visits[0] != list(traffic.visit(random.Random(8)))
+
+
+def test_many_visits_reach_every_public_route_and_make_mistakes() -> None:
+    dice = random.Random(1)
+    steps = [step for _ in range(500) for step in traffic.visit(dice)]
+    assert {step.route for step in steps} == {
+        "/", "/products", "/products/<int:product_id>", "/buy", "/orders", "/orders/<order_id>",
+        "_unmatched",
+    }  # fmt: skip
+    assert any(step.path == "/products/9999" for step in steps)
+    assert any(step.body and step.body["quantity"] == 0 for step in steps)
+    assert all(0.05 <= step.think <= 10 for step in steps)
+
+
+def test_a_round_ends_in_time_and_is_summed_up(
+    shop: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = time.monotonic()
+    assert traffic.main(["--url", shop, "--seconds", "2", "--users", "3", "--pace", "20"]) == 0
+    assert time.monotonic() - begin < 8
+    shown = capsys.readouterr().out
+    assert "0 failed (0.0%)" in shown
+    assert "GET /products/<int:product_id>" in shown
+    assert Shop.asked
+
+
+def test_an_order_is_read_by_its_id(shop: str) -> None:
+    arguments = ["--url", shop, "--seconds", "4", "--users", "8", "--pace", "20"]
+    assert traffic.main(arguments) == 0
+    assert ("GET", "/orders/" + "0" * 32, b"") in Shop.asked
+
+
+def test_faults_are_switched_on_and_off_again(shop: str) -> None:
+    arguments = ["--url", shop, "--warehouse", shop, "--seconds", "2", "--errors", "0.2"]
+    assert traffic.main([*arguments, "--latency", "800"]) == 0
+    switched = [(method, body) for method, path, body in Shop.asked if path == "/faults"]
+    assert switched[0][0] == "PUT"
+    assert json.loads(switched[0][1]) == {"error_rate": 0.2, "latency_ms": 800}
+    assert switched[-1][0] == "DELETE"
+
+
+def test_a_stopped_round_leaves_no_fault_behind(shop: str) -> None:
+    stop = threading.Event()
+    crowd = traffic.Crowd(shop, shop, 1, 1.0, stop)
+    threading.Timer(1, stop.set).start()
+    crowd.run(1, 60, traffic.Trouble(0.5, 0, 0, 60), traffic.Reporter(as_json=True))
+    assert Shop.asked[-1][:2] == ("DELETE", "/faults")
+
+
+def test_a_shop_that_never_answers_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--url", "http://127.0.0.1:9", "--seconds", "1", "--pace", "20"]
+    assert traffic.main(arguments) == 1
+    assert "never answered" in capsys.readouterr().err
+
+
+def test_a_wrong_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert traffic.main(["--url", "shop"]) == 2
+    assert "is not an http(s) URL" in capsys.readouterr().err
+
+
+def test_log_lines_are_flat_json(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert traffic.main(["--url", shop, "--seconds", "1", "--json", "--pace", "20"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"timestamp", "level", "message", "service"} <= set(lines[0])
+    assert lines[-1]["requests"] > 0
