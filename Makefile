@@ -34,6 +34,10 @@ verify: $(VENV) ## Send one request and find it as metric, log line and trace
 status: $(VENV) ## One line per service
 	@scripts/vm status $(VM)
 
+.PHONY: traffic
+traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds 300 --errors 0.2"
+	@.venv/bin/python app/src/shop/traffic.py --url http://127.0.0.1:8000 --warehouse http://127.0.0.1:8001 $(ARGS)
+
 .PHONY: logs
 logs: $(VENV) ## The journal of one service: make logs S=storefront
 	@scripts/vm logs $(VM) "$(S)"

@@ -26,7 +26,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with open("/run/vantage-trial.jsonl", "ab") as file:
-            file.write(body + b"\\n")
+            file.write(body.strip() + b"\\n")
         self.send_response(200)
         self.end_headers()
     def log_message(self, *_):
