@@ -13,9 +13,10 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
+from prometheus_client import CollectorRegistry
 
 from conftest import ReadLines
-from flask_vantage import logs, writer
+from flask_vantage import Settings, Vantage, logs, writer
 from flask_vantage.logs import MAX_LINE_BYTES, encode_line
 from flask_vantage.writer import LineWriter
 
@@ -274,3 +275,34 @@ def test_a_malformed_request_id_is_replaced(client: FlaskClient, given_id: str) 
     answered = client.get("/things/1", headers={"X-Request-ID": given_id}).headers["X-Request-ID"]
     assert answered != given_id
     assert len(answered) == 32
+
+
+def test_an_access_line_is_the_same_by_way_of_loguru_and_past_it(
+    client: FlaskClient, lines: ReadLines
+) -> None:
+    client.get("/things/1")
+    (direct,) = lines()
+    own_sink: list[str] = []
+    handler = logger.add(own_sink.append, format="{name} {message}")
+    client.get("/things/1")
+    logger.remove(handler)
+    (through,) = lines()
+    assert list(direct) == list(through)
+    # A sink of the application's own sees the access lines as well.
+    assert own_sink == ["flask_vantage.access GET /things/1 200\n"]
+
+
+def test_access_lines_heed_the_level(registry: CollectorRegistry, lines: ReadLines) -> None:
+    app = Flask("quiet")
+    Vantage(app, settings=Settings(log_level="ERROR"), registry=registry)
+    app.add_url_rule("/fails", view_func=lambda: ("no", 500))
+    app.test_client().get("/nowhere")
+    app.test_client().get("/fails")
+    assert [line["message"] for line in lines()] == ["GET /fails 500"]
+
+
+def test_probes_are_logged_at_debug(registry: CollectorRegistry, lines: ReadLines) -> None:
+    app = Flask("chatty")
+    Vantage(app, settings=Settings(log_level="DEBUG"), registry=registry)
+    app.test_client().get("/healthz")
+    assert [(line["level"], line["url_path"]) for line in lines()] == [("debug", "/healthz")]

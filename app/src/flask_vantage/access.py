@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loguru import logger
-
 from flask_vantage.context import RequestState
-from flask_vantage.logs import exception_fields
+from flask_vantage.logs import exception_fields, log_complete
 from flask_vantage.metrics import UNMATCHED_ROUTE, method_label
 
 
@@ -32,13 +30,12 @@ def log_request(state: RequestState, seconds: float) -> None:
     }
     if state.exception is not None:
         fields.update(exception_fields(state.exception))
-    # No {} in the message template: the path comes from the client.
-    message = f"{state.method} {state.path} {state.status}"
-    line = logger.bind(**fields)
     # A failing probe is expected while the server stops, and health.py says why otherwise.
     if state.quiet and state.exception is None:
-        line.debug(message)
+        level = "debug"
     elif failed:
-        line.error(message)
+        level = "error"
     else:
-        line.info(message)
+        level = "info"
+    message = f"{state.method} {state.path} {state.status}"
+    log_complete(level, __name__, message, fields)

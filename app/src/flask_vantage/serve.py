@@ -85,8 +85,6 @@ class Server:
             max_request_body_size=settings.max_body_bytes + 1,
             max_request_header_size=_MAX_HEADER_BYTES,
             channel_timeout=_CHANNEL_TIMEOUT_SECONDS,
-            # poll() has no limit of 1024 file descriptors.
-            asyncore_use_poll=True,
             ident=None,
             clear_untrusted_proxy_headers=True,
         )
@@ -142,9 +140,9 @@ class Server:
         self.stop()
 
     def _loop(self, until: Callable[[], bool]) -> None:
+        # poll2 uses poll(), which knows no limit of 1024 file descriptors.
         while not until():
-            timeout = 0.05 if self._signals else 1.0
-            wasyncore.loop(timeout=timeout, use_poll=True, map=self._server._map, count=1)
+            wasyncore.poll2(0.05 if self._signals else 1.0, self._server._map)
 
     def _busy(self) -> int:
         """Count the connections with a request begun or a response unsent; close the idle ones."""
@@ -200,22 +198,40 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     task_class = _Task
     error_task_class = _ErrorTask
     refused = False
-    _linger_until: float | None = None
+
+    will_close: bool
+
+    def handle_write(self) -> None:
+        if not self.refused or not self.close_when_flushed or self.will_close:
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if not self.total_outbufs_len and not self.will_close:
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.will_close = True
+            else:
+                # Another class and not another state: the loop asks every connection at each turn
+                # whether it is readable and writable, and a test there costs a tenth of all.
+                self.__class__ = _LingeringChannel
+                self.linger_until = time.monotonic() + _LINGER_SECONDS
+
+
+class _LingeringChannel(_Channel):
+    """A connection whose answer is sent, and whose remaining input goes nowhere."""
+
+    linger_until: float
 
     def readable(self) -> bool:
-        if self._linger_until is None:
-            return bool(super().readable())
-        if time.monotonic() > self._linger_until:
+        if time.monotonic() > self.linger_until:
             self.will_close = True
         return not self.will_close
 
     def writable(self) -> bool:
-        return bool(self.will_close if self._linger_until is not None else super().writable())
+        return bool(self.will_close)
 
     def handle_read(self) -> None:
-        if self._linger_until is None:
-            super().handle_read()
-            return
         try:
             gone = not self.recv(65536)
         except OSError:
@@ -224,16 +240,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             self.handle_close()
 
     def handle_write(self) -> None:
-        if not self.refused or not self.close_when_flushed or self.will_close:
-            super().handle_write()
-            return
-        self._flush_exception(self._flush_some)
-        if not self.total_outbufs_len and not self.will_close:
-            self._linger_until = time.monotonic() + _LINGER_SECONDS
-            try:
-                self.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.will_close = True
+        self.handle_close()
 
 
 def main(arguments: list[str] | None = None) -> int:
