@@ -114,6 +114,15 @@ def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
     assert headings == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
+def test_memory_limits_follow_the_inventory() -> None:
+    text = render(hostvars={"vm": {"loki_memory": "1g"}})
+    found = {rule["labels"]["service_name"]: rule["expr"] for rule in yaml.safe_load(text)["groups"][-2]["rules"]}
+    assert found["loki"] == "vector(1073741824)"
+    assert found["storefront"] == "vector(268435456)"
+    assert {"node-exporter", "prometheus", "grafana"} <= set(found)
+    assert not {"flask-app", "container-service"} & set(found)
+
+
 def test_objectives_of_an_unknown_app_are_refused() -> None:
     with pytest.raises(AnsibleError, match="which no app of vantage_apps is called"):
         render(prometheus_slos=[{"service": "storefrnt"}])
