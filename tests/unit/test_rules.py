@@ -131,3 +131,9 @@ def test_objectives_of_an_unknown_app_are_refused() -> None:
 def test_an_objective_without_a_budget_is_refused() -> None:
     with pytest.raises(AnsibleError, match="must lie between 0 and 100"):
         render(prometheus_slo_availability_percent=100.0)
+
+
+def test_a_budget_longer_than_the_retention_is_refused() -> None:
+    with pytest.raises(AnsibleError, match="what is gone cannot be"):
+        render(prometheus_slo_days=30)
+    assert "[30d]" in render(prometheus_slo_days=30, prometheus_retention_time="90d")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
+HOURS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
 
 
 def ratio(service: str, name: str, percent: float) -> float:
@@ -54,8 +57,19 @@ def slos(
     return found
 
 
+def within_retention(days: int, retention: str) -> int:
+    """The days of the error budget; raises AnsibleFilterError where the store keeps less than that."""
+    kept = sum(int(n) * HOURS[unit] for n, unit in re.findall(r"(\d+)(y|w|d|h)", retention)) / 24
+    if kept < days:
+        raise AnsibleFilterError(
+            f"prometheus_slo_days is {days}, but prometheus_retention_time is {retention}: what is gone cannot be "
+            "counted. Lower the one or raise the other."
+        )
+    return days
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
-        return {"slos": slos}
+        return {"slos": slos, "within_retention": within_retention}
