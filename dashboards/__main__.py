@@ -12,20 +12,29 @@ from typing import Any
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards import board, service_overview
+from dashboards import board, host, links, logs, observability, service_overview, slo, traces
 
 FOLDER = Path(__file__).resolve().parents[1] / "roles/grafana/files/dashboards"
 
 DASHBOARDS = {
     "service-overview.json": service_overview.build,
+    "logs.json": logs.build,
+    "traces.json": traces.build,
+    "slo.json": slo.build,
+    "host.json": host.build,
+    "observability.json": observability.build,
 }
+
+# Where services are chosen, starts and alerts of others would only hide theirs.
+_CHOSEN = '{service_name=~"$service"}'
+_OF_CHOSEN = f" and on (service_name) service_name:http_server_requests:rate5m{_CHOSEN}"
+MARKS = dict.fromkeys((links.OVERVIEW, links.TRACES, links.SLO), (_CHOSEN, _OF_CHOSEN))
 
 
 def document(builder: Dashboard) -> dict[str, Any]:
     """The dashboard as Grafana reads it, with stable panel ids and the annotations."""
-    result: dict[str, Any] = json.loads(JSONEncoder().encode(builder.build()))
-    variables = {variable["name"] for variable in result["templating"]["list"]}
-    result["annotations"] = {"list": board.marks() if "service" in variables else board.marks("")}
+    result: dict[str, Any] = json.loads(JSONEncoder().encode(board.add_sources(builder).build()))
+    result["annotations"] = {"list": board.marks(*MARKS.get(result["uid"], ()))}
     for number, panel in enumerate(result["panels"], start=1):
         panel["id"] = number
         # What Grafana 12 would complete by itself; without it, a provisioned file differs from what is shown.

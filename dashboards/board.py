@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import (
+    CustomVariable,
     Dashboard,
     DatasourceVariable,
     QueryVariable,
@@ -18,7 +19,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from dashboards import links
-from dashboards.queries import PROMETHEUS
+from dashboards.queries import LOKI, PROMETHEUS
 
 REQUESTS = "http_server_request_duration_seconds"
 EVERYTHING = VariableOption(text="All", value="$__all", selected=True)
@@ -29,7 +30,11 @@ def new(uid: str, title: str, description: str, *, start: str = "now-1h", refres
     board = Dashboard(title).uid(uid).description(description).tags([links.TAG]).readonly()
     board.time(start, "now").refresh(refresh).timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
     board.timepicker(TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
-    board.links(links.neighbours())
+    return board.links(links.neighbours())
+
+
+def add_sources(board: Dashboard) -> Dashboard:
+    """Choices of the data sources; they come last, because few people change them."""
     for name, label in (("prometheus", "Metrics"), ("loki", "Logs"), ("jaeger", "Traces")):
         board.with_variable(
             DatasourceVariable(name).label(label).type(name).description(f"The {label.lower()} data source.")
@@ -66,6 +71,23 @@ def single(name: str, label: str, query: str, description: str, regex: str = "")
     return variable.sort(VariableSort.ALPHABETICAL_ASC).regex(regex)
 
 
+def log_label(label: str, name: str, shown: str, description: str, stream: str = "") -> QueryVariable:
+    """Which values of one of Loki's labels are shown; all of them at first."""
+    variable = QueryVariable(name).label(shown).description(description).datasource(LOKI)
+    variable.query({"refId": name, "type": 1, "label": label, "stream": stream})
+    variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC).regex("")
+    return variable.multi(True).include_all(True).all_value(".+").current(EVERYTHING)
+
+
+def status_variable() -> CustomVariable:
+    """Which HTTP status codes are shown; lines without one belong to all."""
+    choices = {"All": ".*", "2xx": "2..", "3xx": "3..", "4xx": "4..", "5xx": "5.."}
+    variable = CustomVariable("status").label("Status").description("HTTP status codes that are shown.")
+    variable.values(", ".join(f"{text} : {value}" for text, value in choices.items()))
+    options = [VariableOption(text=t, value=v, selected=t == "All") for t, v in choices.items()]
+    return variable.options(options).current(options[0])
+
+
 def hidden(variable: QueryVariable) -> QueryVariable:
     """The variable, computed but not shown."""
     return variable.hide(VariableHide.HIDE_VARIABLE)
@@ -76,7 +98,7 @@ def text_variable(name: str, label: str, description: str) -> TextBoxVariable:
     return TextBoxVariable(name).label(label).description(description).default_value("")
 
 
-def marks(services: str = '{service_name=~"$service"}') -> list[dict[str, object]]:
+def marks(services: str = "", alerts: str = "") -> list[dict[str, object]]:
     """Deploys and alerts as marks on every graph. Plain data: the SDK's model lacks these fields."""
     source = {"type": "prometheus", "uid": "${prometheus}"}
     joined = "on (instance, service_name) group_left (version, python_version)"
@@ -101,7 +123,7 @@ def marks(services: str = '{service_name=~"$service"}') -> list[dict[str, object
             "enable": True,
             "hide": False,
             "iconColor": "red",
-            "expr": 'ALERTS{alertstate="firing", alertname!="Watchdog"}',
+            "expr": f'ALERTS{{alertstate="firing", alertname!="Watchdog"}}{alerts}',
             "step": "60s",
             "titleFormat": "{{alertname}}",
             "textFormat": "{{service_name}} {{instance}}",

@@ -26,9 +26,9 @@ _SOURCES = "${prometheus:queryparam}&${loki:queryparam}&${jaeger:queryparam}"
 
 
 def neighbours() -> list[Link]:
-    """The bar above every dashboard: all others, with the same variables and time range."""
-    bar = DashboardLink("Vantage").type(DashboardLinkType.DASHBOARDS).tags([TAG])
-    return [bar.as_dropdown(False).include_vars(True).keep_time(True).icon("external link").tooltip("")]
+    """The menu above every dashboard: all others, with the same variables and time range."""
+    menu = DashboardLink("Other dashboards").type(DashboardLinkType.DASHBOARDS).tags([TAG])
+    return [menu.as_dropdown(True).include_vars(True).keep_time(True).icon("external link").tooltip("")]
 
 
 def to_dashboard(title: str, uid: str, variables: str = "", *, new_tab: bool = False) -> Link:
@@ -49,3 +49,9 @@ def to_explore(title: str, kind: str, query: dict[str, str]) -> Link:
     panes = quote(json.dumps({"vantage": pane}, separators=(",", ":")), safe="${}:,.[]")
     url = f"/explore?schemaVersion=1&orgId=1&panes={panes}"
     return DashboardLink(title).type(DashboardLinkType.LINK).url(url).target_blank(True).icon("").tooltip("")
+
+
+def trace_in_explore(title: str, trace_id: str) -> dict[str, object]:
+    """A link of a field, for an override, that opens the trace."""
+    link = to_explore(title, "jaeger", {"query": trace_id}).build()
+    return {"title": title, "url": link.url, "targetBlank": True}

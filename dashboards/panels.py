@@ -52,6 +52,8 @@ class About:
     decimals: int | None = None
     minimum: float | None = None
     maximum: float | None = None
+    # The axis reaches this far even when all values are far below.
+    soft_maximum: float | None = None
     steps: Steps = NEUTRAL
     links: list[Link] = field(default_factory=list)
     data_links: list[Link] = field(default_factory=list)
@@ -62,9 +64,10 @@ class About:
     overrides: list[tuple[MatcherConfig, list[DynamicConfigValue]]] = field(default_factory=list)
 
 
-def transform(name: str, **options: Any) -> DataTransformerConfig:
-    """A step between query and picture."""
-    return DataTransformerConfig(id_val=name, options=options)
+def transform(name: str, only: str = "", **options: Any) -> DataTransformerConfig:
+    """A step between query and picture; `only` is a pattern of the queries that take it."""
+    chosen = MatcherConfig(id_val="byRefId", options=f"/^({only})$/") if only else None
+    return DataTransformerConfig(id_val=name, options=options, filter_val=chosen)
 
 
 def named(name: str, **properties: Any) -> tuple[MatcherConfig, list[DynamicConfigValue]]:
@@ -89,6 +92,15 @@ def colour(name: str) -> dict[str, str]:
 def steps_of(steps: Steps) -> dict[str, Any]:
     """The value of a `thresholds` override."""
     return {"mode": "absolute", "steps": [{"value": value, "color": name} for value, name in steps]}
+
+
+def trace_overrides() -> list[tuple[MatcherConfig, list[DynamicConfigValue]]]:
+    """Widths and units of the columns of Jaeger's search."""
+    return [
+        named("Trace ID", custom__width=140),
+        named("Start time", custom__width=175),
+        named("Duration", unit="µs", custom__width=100),
+    ]
 
 
 _AnyPanel = (
@@ -146,7 +158,12 @@ def graph(
         panel.thresholds_style(
             common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         )
-    panel.color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    if about.soft_maximum is not None:
+        panel.axis_soft_max(about.soft_maximum)
+    # A service has the same colour on every graph; lines with fixed names are told apart by their order.
+    by_name = any("{{" in str(getattr(query.build(), "legend_format", "")) for query in queries)
+    mode_of_colours = FieldColorModeId.PALETTE_CLASSIC_BY_NAME if by_name else FieldColorModeId.PALETTE_CLASSIC
+    panel.color_scheme(FieldColor().mode(mode_of_colours))
     legend = common_builders.VizLegendOptions().show_legend(True).calcs(list(calcs))
     mode = common.LegendDisplayMode.TABLE if calcs else common.LegendDisplayMode.LIST
     panel.legend(legend.display_mode(mode).placement(common.LegendPlacement.BOTTOM))
@@ -171,6 +188,9 @@ def number(
     panel.graph_mode(common.BigValueGraphMode.AREA if spark else common.BigValueGraphMode.NONE)
     panel.text_mode(text).color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
     panel.orientation(common.VizOrientation.HORIZONTAL if vertical else common.VizOrientation.AUTO)
+    if len(queries) > 1:
+        # Else each value picks its own size, and a pair looks odd.
+        panel.text(common_builders.VizTextDisplayOptions().title_size(14).value_size(26))
     panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     return panel
 
@@ -238,7 +258,7 @@ def states(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
     """One coloured band per series, which changes colour when the state changes."""
     panel = statetimeline.Panel()
     _dress(panel, about, queries)
-    panel.show_value(common.VisibilityMode.NEVER).merge_values(True).row_height(0.8)
+    panel.show_value(common.VisibilityMode.NEVER).merge_values(True).row_height(0.8).per_page(50)
     panel.color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS)).legend(
         common_builders.VizLegendOptions()
         .show_legend(False)

@@ -25,6 +25,7 @@ from dashboards.panels import (
     named,
     number,
     steps_of,
+    trace_overrides,
     transform,
 )
 from dashboards.queries import JAEGER, LOKI, PROMETHEUS, buckets, lines, now, over_time, rows, traces
@@ -41,9 +42,12 @@ DURATION = f"{BY_SERVICE}_request_duration_seconds"
 # The steps of the share of an error budget that is left.
 BUDGET_STEPS = ((None, "red"), (0, "orange"), (0.25, "green"))
 
-TRACE_FIELDS = (
-    transform("organize", renameByName={"traceName": "Request", "startTime": "Start", "duration": "Duration"}),
-)
+ORDER = {
+    name: position
+    for position, name in enumerate(
+        ("service_name", "http_request_method", "http_route", "Value #A", "Value #B", "Value #C")
+    )
+}
 
 
 def build() -> Dashboard:
@@ -209,7 +213,7 @@ def _error_share() -> str:
 def _over_time() -> Panels:
     yield graph(
         About(
-            title="Requests",
+            title="Requests over time",
             description="Requests per second by service.",
             source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=_more(),
         ),
@@ -217,15 +221,16 @@ def _over_time() -> Panels:
     )  # fmt: skip
     yield graph(
         About(
-            title="Errors",
+            title="Errors over time",
             description="Share of the requests that were answered with a status of 500 or above, by service.",
-            source=PROMETHEUS, width=8, unit="percentunit", minimum=0, steps=ERROR_STEPS, data_links=_more(),
+            source=PROMETHEUS, width=8, unit="percentunit",
+            soft_maximum=0.02, minimum=0, steps=ERROR_STEPS, data_links=_more(),
         ),
         over_time(_error_share(), "{{service_name}}"),
     )  # fmt: skip
     yield graph(
         About(
-            title="Duration",
+            title="Duration over time",
             description="Quantiles of all chosen services together. A dot is one request: a click on it opens its trace.",
             source=PROMETHEUS, width=8, unit="s", minimum=0,
             overrides=[
@@ -245,7 +250,7 @@ def _over_time() -> Panels:
     yield density(
         About(
             title="How long requests take",
-            description="Requests per second by duration: the darker, the more. A dot is one request: a click on it "
+            description="Requests per second by duration; the scale of colours is below. A dot is one request: a click on it "
             "opens its trace.",
             source=PROMETHEUS, width=24, unit="s",
         ),
@@ -299,7 +304,7 @@ def _routes() -> Panels:
             {"title": "Its log lines", "url": f"/d/{links.LOGS}?${{__url_time_range}}&{here}"},
         ],
     )
-    narrow = named("Method", custom__width=90)
+    narrow = matching("Method|Service", custom__width=95)
     yield listing(
         About(
             title="Slowest routes",
@@ -312,7 +317,8 @@ def _routes() -> Panels:
                 transform("limit", limitField=10),
                 transform(
                     "organize",
-                    excludeByName={"Time": True},
+                    excludeByName={"Time": True, "__name__": True},
+                    indexByName=ORDER,
                     renameByName=shown | {"Value #A": "p95 5 min", "Value #B": "p95 6 h", "Value #C": "Requests 5 min"},
                 ),
             ],
@@ -340,7 +346,8 @@ def _routes() -> Panels:
                 transform("limit", limitField=10),
                 transform(
                     "organize",
-                    excludeByName={"Time": True},
+                    excludeByName={"Time": True, "__name__": True},
+                    indexByName=ORDER,
                     renameByName=shown | {"Value #A": "Errors 5 min", "Value #B": "Errors 6 h"},
                 ),
             ],
@@ -367,14 +374,14 @@ def _evidence() -> Panels:
             links=[links.to_dashboard("All error lines", links.LOGS, "${service:queryparam}&var-level=error")],
         ),
         lines(
-            f'{{{SERVICE}, level=~"error|critical|fatal"}} | json | http_route=~"$route"'
-            ' | line_format "{{.message}}{{if .exception_type}} — {{.exception_type}}: {{.exception_message}}{{end}}"',
+            f'{{{SERVICE}, level=~"error|critical|fatal"}} | json | drop __error__, __error_details__ | http_route=~"$route"'
+            ' | line_format "{{if .message}}{{.message}}{{else}}{{__line__}}{{end}}{{if .exception_type}} — {{.exception_type}}: {{.exception_message}}{{end}}"',
             50,
         ),
     )  # fmt: skip
     more = [links.to_dashboard("Search traces", links.TRACES, "var-service=${traced}")]
     for title, words, conditions, order in (
-        ("Newest traces", "The newest requests that passed through the service", {}, "Start"),
+        ("Newest traces", "The newest requests that passed through the service", {}, "Start time"),
         (
             "Slowest traces",
             "Requests that took at least the p95 of the last 5 minutes, the slowest of the newest 100",
@@ -387,8 +394,7 @@ def _evidence() -> Panels:
                 title=title,
                 description=f"{words} of the variable “Traces of”. A click on an id opens the trace.",
                 source=JAEGER, width=12, height=9, empty="No traces in this time range", links=more,
-                transformations=list(TRACE_FIELDS),
-                overrides=[named("Duration", unit="µs", custom__width=110), named("Start", custom__width=170)],
+                overrides=trace_overrides(),
             ),
             traces("${traced}", 20 if not conditions else 100, **conditions),
             sort=order,

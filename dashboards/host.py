@@ -1,0 +1,249 @@
+"""Host and units: what the machine has left, and which unit takes it."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+
+from dashboards import board, links
+from dashboards.panels import (
+    NEUTRAL,
+    About,
+    Panels,
+    Steps,
+    bars,
+    colour,
+    graph,
+    listing,
+    matching,
+    named,
+    number,
+    steps_of,
+    transform,
+)
+from dashboards.queries import PROMETHEUS, now, over_time, rows
+
+HOST = 'instance=~"$instance"'
+DISK = f'{HOST}, fstype!~"tmpfs|overlay|squashfs|ramfs|vfat", mountpoint!~"/boot.*"'
+# Bridges and the ends of containers' cables count the same bytes once more.
+LINK = f'{HOST}, device!~"lo|veth.*|br-.*|docker.*|virbr.*"'
+FILL: Steps = ((None, "green"), (0.8, "orange"), (0.9, "red"))
+NONE: Steps = ((None, "green"), (1, "red"))
+MEMORY = 'sum by (service_name) ({__name__=~"process_resident_memory_bytes|otelcol_process_memory_rss_bytes"})'
+LIMIT = "service_name:memory_limit:bytes"
+
+
+def build() -> Dashboard:
+    """The dashboard."""
+    host = board.new(links.HOST, "Host and units", "What the machine has left, and which unit takes it.")
+    host.with_variable(board.instance_variable("node_uname_info", ""))
+    for panel in (*_figures(), *_machine()):
+        host.with_panel(panel)
+    host.with_row(Row("Units"))
+    for panel in _units():
+        host.with_panel(panel)
+    return host
+
+
+def _figures() -> Panels:
+    for title, words, unit, steps, expr in (
+        (
+            "CPU",
+            "Share of all processors that is busy, the busiest host.",
+            "percentunit",
+            FILL,
+            f'max(1 - avg by (instance) (rate(node_cpu_seconds_total{{{HOST}, mode="idle"}}[$__rate_interval])))',
+        ),
+        (
+            "Memory",
+            "Share of the memory that is not available to programs, the fullest host.",
+            "percentunit",
+            FILL,
+            f"max(1 - node_memory_MemAvailable_bytes{{{HOST}}} / node_memory_MemTotal_bytes{{{HOST}}})",
+        ),
+        (
+            "Fullest disk",
+            "Share of the fullest file system that is used.",
+            "percentunit",
+            FILL,
+            f"max(1 - node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes{{{DISK}}})",
+        ),
+        (
+            "Disk full in",
+            "Days until the first file system is full, if it goes on as in the last hour; at most a year.",
+            "d",
+            ((None, "red"), (2, "orange"), (7, "green")),
+            f"min(clamp(node_filesystem_avail_bytes{{{DISK}}} / clamp_min(-deriv(node_filesystem_avail_bytes{{{DISK}}}[1h]), 1)"
+            " / 86400, 0, 365))",
+        ),
+        (
+            "Failed units",
+            "Units of this project or Docker that systemd gave up.",
+            "none",
+            NONE,
+            f'sum(node_systemd_unit_state{{{HOST}, state="failed"}}) or vector(0)',
+        ),
+        (
+            "Killed for memory",
+            "Processes the kernel killed for want of memory, in the last hour.",
+            "none",
+            NONE,
+            f"sum(increase(node_vmstat_oom_kill{{{HOST}}}[1h])) or vector(0)",
+        ),
+    ):
+        yield number(
+            About(
+                title=title, description=words, source=PROMETHEUS, width=4, height=4, unit=unit, steps=steps,
+                decimals=0 if unit == "none" else 1,
+            ),
+            now(expr),
+        )  # fmt: skip
+
+
+def _machine() -> Panels:
+    yield graph(
+        About(
+            title="CPU by mode",
+            description="Share of all processors, by what they do.",
+            source=PROMETHEUS, width=12, unit="percentunit", minimum=0, maximum=1,
+            overrides=[named("iowait", color=colour("red")), named("user", color=colour("blue"))],
+        ),
+        over_time(
+            f'sum by (mode) (rate(node_cpu_seconds_total{{{HOST}, mode!="idle"}}[$__rate_interval])) '
+            f'/ scalar(count(node_cpu_seconds_total{{{HOST}, mode="idle"}}))', "{{mode}}",
+        ),
+        stacked=True, calcs=("lastNotNull",),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Memory",
+            description="What programs use, beside what there is.",
+            source=PROMETHEUS, width=12, unit="bytes", minimum=0,
+            overrides=[named("total", custom__fillOpacity=0, color=colour("gray"))],
+        ),
+        over_time(f"sum(node_memory_MemTotal_bytes{{{HOST}}} - node_memory_MemAvailable_bytes{{{HOST}}})", "used", "A"),
+        over_time(f"sum(node_memory_MemTotal_bytes{{{HOST}}})", "total", "B"),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Waiting",
+            description="Share of the time in which something waited for processor, disk or memory (pressure stall "
+            "information). This hurts before a resource is at 100 %.",
+            source=PROMETHEUS, width=8, unit="percentunit", minimum=0,
+        ),
+        *(
+            over_time(f"max(rate(node_pressure_{name}_waiting_seconds_total{{{HOST}}}[$__rate_interval]))", name, ref)
+            for name, ref in (("cpu", "A"), ("io", "B"), ("memory", "C"))
+        ),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Disk traffic",
+            description="Bytes per second read from and written to the disks; written ones are below zero.",
+            source=PROMETHEUS, width=8, unit="Bps",
+        ),
+        over_time(f"sum(rate(node_disk_read_bytes_total{{{HOST}}}[$__rate_interval]))", "read", "A"),
+        over_time(f"-sum(rate(node_disk_written_bytes_total{{{HOST}}}[$__rate_interval]))", "written", "B"),
+        calcs=("lastNotNull",),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Network traffic",
+            description="Bytes per second received and sent by the host's own interfaces; sent ones are below zero.",
+            source=PROMETHEUS, width=8, unit="Bps",
+        ),
+        over_time(f"sum(rate(node_network_receive_bytes_total{{{LINK}}}[$__rate_interval]))", "received", "A"),
+        over_time(f"-sum(rate(node_network_transmit_bytes_total{{{LINK}}}[$__rate_interval]))", "sent", "B"),
+        calcs=("lastNotNull",),
+    )  # fmt: skip
+    yield bars(
+        About(
+            title="Disk space used",
+            description="Used share of each file system; several mounts of one device show alike.",
+            source=PROMETHEUS, width=24, height=5, unit="percentunit", decimals=1, minimum=0, maximum=1, steps=FILL,
+            # A name of its own, or a single bar has none.
+            overrides=[matching(".*", displayName="${__field.labels.device} on ${__field.labels.instance}")],
+        ),
+        now(
+            f"max by (instance, device) (1 - node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes{{{DISK}}})",
+            "{{device}} on {{instance}}",
+        ),
+    )  # fmt: skip
+
+
+def _units() -> Panels:
+    logs = [links.to_dashboard("Its logs", links.LOGS, "var-service=${__field.labels.service_name}")]
+    yield graph(
+        About(
+            title="Memory by service",
+            description="Resident memory of each service's main process.",
+            source=PROMETHEUS, width=8, unit="bytes", minimum=0, data_links=logs,
+        ),
+        over_time(MEMORY, "{{service_name}}"),
+        calcs=("lastNotNull",),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="CPU by service",
+            description="Processors each service's main process keeps busy; 1 is one processor.",
+            source=PROMETHEUS, width=8, unit="short", minimum=0, data_links=logs,
+        ),
+        over_time(
+            'sum by (service_name) (rate({__name__=~"process_cpu_seconds_total|otelcol_process_cpu_seconds_total"}'
+            "[$__rate_interval]))", "{{service_name}}",
+        ),
+        calcs=("lastNotNull",),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Restarts",
+            description="Restarts that systemd made because a unit ended by itself, in the 10 minutes before.",
+            source=PROMETHEUS, width=8, unit="none", decimals=0, minimum=0, soft_maximum=3, steps=NONE,
+        ),
+        over_time(f"sum by (name) (increase(node_systemd_service_restart_total{{{HOST}}}[10m]))", "{{name}}"),
+        bars=True, calcs=("max",),
+    )  # fmt: skip
+    filled = {"type": "color-background", "mode": "basic"}
+    limits = f"max by (service_name) ({LIMIT})"
+    yield listing(
+        About(
+            title="Units",
+            description="Each service: its memory, the limit of its container and the used share of it, restarts by "
+            "systemd since boot, and whether its unit is active.",
+            source=PROMETHEUS, width=24, height=10, empty="No unit is known",
+            transformations=[
+                transform("joinByField", byField="service_name", mode="outer"),
+                transform("filterFieldsByName", include={"pattern": "service_name|Value.*"}),
+                transform(
+                    "organize",
+                    renameByName={
+                        "service_name": "Service", "Value #A": "Memory", "Value #B": "Limit", "Value #C": "Of its limit",
+                        "Value #D": "Restarts", "Value #E": "Unit",
+                    },
+                ),
+            ],
+            overrides=[
+                named("Memory", unit="bytes", thresholds=steps_of(NEUTRAL)),
+                named("Limit", unit="bytes", thresholds=steps_of(NEUTRAL)),
+                named("Of its limit", unit="percentunit", decimals=0, thresholds=steps_of(FILL), custom__cellOptions=filled),
+                named(
+                    "Restarts", decimals=0, thresholds=steps_of(((None, "green"), (1, "orange"), (5, "red"))),
+                    custom__cellOptions=filled,
+                ),
+                named(
+                    "Unit", thresholds=steps_of(((None, "red"), (1, "green"))), custom__cellOptions=filled,
+                    mappings=[{"type": "value", "options": {"1": {"text": "active"}, "0": {"text": "not active"}}}],
+                ),
+            ],
+        ),
+        rows(MEMORY, "A"),
+        rows(limits, "B"),
+        rows(f"{MEMORY} / {limits}", "C"),
+        rows(_of_unit("node_systemd_service_restart_total{" + HOST + "}"), "D"),
+        rows(_of_unit("node_systemd_unit_state{" + HOST + ', state="active"}'), "E"),
+    )  # fmt: skip
+
+
+def _of_unit(metric: str) -> str:
+    """The figure by the name of the service that its unit's name holds."""
+    renamed = f'label_replace({metric}, "service_name", "$1", "name", "(?:vantage-)?(.+)\\\\.service")'
+    return f"max by (service_name) ({renamed})"

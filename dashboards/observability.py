@@ -1,0 +1,272 @@
+"""Observability of the observability: do metrics, lines and spans arrive, how late, and for how long is there room?"""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+
+from dashboards import board, links
+from dashboards.panels import NEUTRAL, About, Panels, Steps, graph, listing, named, number, states, steps_of, transform
+from dashboards.queries import PROMETHEUS, now, over_time, rows
+
+NONE: Steps = ((None, "green"), (1, "red"))
+SOME: Steps = ((None, "green"), (1e-9, "red"))
+# Seconds until an event can be seen.
+DELAY: Steps = ((None, "green"), (30, "orange"), (120, "red"))
+DISK = 'fstype!~"tmpfs|overlay|squashfs|ramfs|vfat", mountpoint!~"/boot.*"'
+I = "[$__rate_interval]"  # noqa: E741 - it is read inside long expressions
+
+# What an engine did not take or could not keep. `or vector(0)` where a counter appears with its first loss.
+DROPS = {
+    "Promtail lines": f"sum(rate(promtail_dropped_entries_total{I})) or vector(0)",
+    "Loki lines": f"sum(rate(loki_discarded_samples_total{I})) or vector(0)",
+    "Jaeger spans": f"sum(rate(otelcol_receiver_refused_spans_total{I})) + sum(rate(otelcol_exporter_send_failed_spans_total{I}))"
+    " or vector(0)",
+    "app spans": f"sum(rate(vantage_spans_dropped_total{I})) or vector(0)",
+    "Prometheus samples": f"sum(rate(prometheus_target_scrapes_sample_out_of_order_total{I})"
+    f" + rate(prometheus_target_scrapes_exceeded_sample_limit_total{I})) or vector(0)",
+    "Prometheus alerts": f"sum(rate(prometheus_notifications_dropped_total{I})) or vector(0)",
+}
+
+
+def build() -> Dashboard:
+    """The dashboard."""
+    stack = board.new(
+        links.STACK,
+        "Observability of the observability",
+        "Whether metrics, lines and spans arrive, how late they are, what is lost, and for how long there is room.",
+    )
+    stack.with_variable(board.service_variable("up"))
+    stack.with_variable(board.instance_variable("up"))
+    for panel in (*_figures(), *_arrival()):
+        stack.with_panel(panel)
+    stack.with_row(Row("Delay and room"))
+    for panel in _room():
+        stack.with_panel(panel)
+    stack.with_row(Row("Engines"))
+    for panel in _engines():
+        stack.with_panel(panel)
+    return stack
+
+
+def _figures() -> Panels:
+    lost = " + ".join(f"({expr.replace(I, '[5m]')})" for expr in DROPS.values())
+    for title, words, unit, steps, expr in (
+        ("Targets down", "Targets that Prometheus cannot scrape.", "none", NONE, "count(up == 0) or vector(0)"),
+        (
+            "Lost",
+            "Lines, spans, samples and alerts per second that were dropped somewhere, over 5 minutes.",
+            "short",
+            SOME,
+            lost,
+        ),
+        (
+            "Failed reloads",
+            "Engines whose newest config was refused; they run on the one before.",
+            "none",
+            NONE,
+            "count(prometheus_config_last_reload_successful == 0 or alertmanager_config_last_reload_successful == 0 "
+            "or increase(promtail_config_reload_fail_total[1h]) > 0) or vector(0)",
+        ),
+        (
+            "Failing rules",
+            "Rule evaluations that failed in the last 15 minutes.",
+            "none",
+            NONE,
+            "sum(increase(prometheus_rule_evaluation_failures_total[15m])) or vector(0)",
+        ),
+        (
+            "Room for",
+            "Days until the first file system is full, if it goes on as in the last hour; at most a year.",
+            "d",
+            ((None, "red"), (2, "orange"), (7, "green")),
+            f"min(clamp(node_filesystem_avail_bytes{{{DISK}}} / clamp_min(-deriv(node_filesystem_avail_bytes{{{DISK}}}[1h]), 1)"
+            " / 86400, 0, 365))",
+        ),
+        (
+            "Slowest to be seen",
+            "Seconds until the newest sample, line or span can be found, the slowest of the three.",
+            "s",
+            DELAY,
+            f"max({_scrape_age()} or {_line_delay('[5m]')} or {_span_delay('[5m]')})",
+        ),
+    ):
+        yield number(
+            About(
+                title=title, description=words, source=PROMETHEUS, width=4, height=4, unit=unit, steps=steps,
+                decimals=0 if unit == "none" else 1,
+            ),
+            now(expr),
+        )  # fmt: skip
+
+
+def _scrape_age() -> str:
+    """Seconds since the newest sample of the target that was scraped longest ago."""
+    return 'label_replace(max(time() - timestamp(up)), "kind", "metrics", "", "")'
+
+
+def _line_delay(window: str) -> str:
+    """Mean seconds from a line's time stamp to its arrival in Loki, by its pushes."""
+    pushes = f'sum(rate(loki_request_duration_seconds_count{{route="loki_api_v1_push"}}{window}))'
+    delay = f"sum(rate(loki_distributor_lag_ms_total{window})) / 1000 / ({pushes} > 0)"
+    return f'label_replace({delay}, "kind", "lines", "", "")'
+
+
+def _span_delay(window: str) -> str:
+    """Mean seconds Jaeger needs to store a batch; the app and the collector add at most 1.5 s of batching."""
+    spent = f"sum(rate(jaeger_storage_latency_seconds_sum{window})) / (sum(rate(jaeger_storage_latency_seconds_count{window})) > 0)"
+    return f'label_replace(1.5 + {spent}, "kind", "spans", "", "")'
+
+
+def _arrival() -> Panels:
+    yield states(
+        About(
+            title="Targets",
+            description="Whether each target could be scraped: green it could, red it could not.",
+            source=PROMETHEUS, width=24, height=8, steps=((None, "red"), (1, "green")),
+            overrides=[],
+        ),
+        over_time('min by (job, instance) (up{service_name=~"$service", instance=~"$instance"})', "{{job}} {{instance}}"),
+    )  # fmt: skip
+    for title, words, unit, expr, legend in (
+        (
+            "Samples taken",
+            "Samples per second that Prometheus stores.",
+            "cps",
+            f"sum(rate(prometheus_tsdb_head_samples_appended_total{I}))",
+            "samples",
+        ),
+        (
+            "Lines taken",
+            "Lines per second that Loki accepts.",
+            "cps",
+            f"sum(rate(loki_distributor_lines_received_total{I}))",
+            "lines",
+        ),
+        (
+            "Spans taken",
+            "Spans per second that Jaeger accepts.",
+            "cps",
+            f"sum(rate(otelcol_receiver_accepted_spans_total{I}))",
+            "spans",
+        ),
+    ):
+        yield graph(
+            About(title=title, description=words, source=PROMETHEUS, width=6, height=7, unit=unit, minimum=0),
+            over_time(expr, legend),
+        )
+    yield graph(
+        About(
+            title="Lost",
+            description="What was dropped per second, by who dropped it. Anything above 0 is a hole in what you see.",
+            source=PROMETHEUS, width=6, height=7, unit="cps", minimum=0, steps=SOME,
+        ),
+        *(over_time(expr, name, ref) for (name, expr), ref in zip(DROPS.items(), "ABCDEF", strict=True)),
+        calcs=("max",),
+    )  # fmt: skip
+
+
+def _room() -> Panels:
+    yield graph(
+        About(
+            title="From event to visibility",
+            description="Seconds until something that happened can be found: age of the oldest newest sample, mean lag of "
+            "a push of lines, and the time to batch and store a span.",
+            source=PROMETHEUS, width=8, unit="s", minimum=0, steps=DELAY,
+        ),
+        over_time(_scrape_age(), "metrics", "A"),
+        over_time(_line_delay(I), "lines", "B"),
+        over_time(_span_delay(I), "spans", "C"),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Size of the stores",
+            description="Bytes on disk that Prometheus and Jaeger report. Loki reports none of its own: see the file "
+            "system on “Host and units”.",
+            source=PROMETHEUS, width=8, unit="bytes", minimum=0,
+        ),
+        over_time(
+            "sum(prometheus_tsdb_storage_blocks_bytes + prometheus_tsdb_wal_storage_size_bytes + "
+            "prometheus_tsdb_head_chunks_storage_size_bytes)", "Prometheus", "A",
+        ),
+        over_time("sum(jaeger_storage_badger_size_bytes_lsm)", "Jaeger, index", "B"),
+        calcs=("lastNotNull",),
+    )  # fmt: skip
+    yield listing(
+        About(
+            title="How far back",
+            description="How long Prometheus may keep samples, how far back its oldest one is, and how long Jaeger and "
+            "Loki keep theirs is set in their roles.",
+            source=PROMETHEUS, width=8, empty="Prometheus does not scrape itself",
+            transformations=[
+                transform("labelsToFields"),
+                transform("joinByField", byField="service_name", mode="outer"),
+                transform("filterFieldsByName", include={"pattern": "service_name|Value.*"}),
+                transform(
+                    "organize",
+                    renameByName={
+                        "service_name": "Store", "Value #A": "Kept", "Value #B": "Reaches back", "Value #C": "Size limit",
+                    },
+                ),
+            ],
+            overrides=[
+                named("Kept", unit="s", thresholds=steps_of(NEUTRAL)),
+                named("Reaches back", unit="s", thresholds=steps_of(NEUTRAL)),
+                named("Size limit", unit="bytes", thresholds=steps_of(NEUTRAL)),
+            ],
+        ),
+        rows("max by (service_name) (prometheus_tsdb_retention_limit_seconds)", "A"),
+        rows("max by (service_name) (time() - prometheus_tsdb_lowest_timestamp_seconds)", "B"),
+        rows("max by (service_name) (prometheus_tsdb_retention_limit_bytes)", "C"),
+    )  # fmt: skip
+
+
+def _engines() -> Panels:
+    yield graph(
+        About(
+            title="Answer time of the engines",
+            description="p95 of what they are asked: Loki's queries, Prometheus' HTTP API, Jaeger's storage reads.",
+            source=PROMETHEUS, width=8, unit="s", minimum=0,
+        ),
+        over_time(
+            "histogram_quantile(0.95, sum by (le) (rate(loki_request_duration_seconds_bucket"
+            f'{{route=~"loki_api_v1_query.*"}}{I})))', "Loki queries", "A",
+        ),
+        over_time(
+            "histogram_quantile(0.95, sum by (le) (rate(prometheus_http_request_duration_seconds_bucket"
+            f'{{handler=~"/api/v1/query.*"}}{I})))', "Prometheus queries", "B",
+        ),
+        over_time(
+            f"histogram_quantile(0.95, sum by (le) (rate(jaeger_storage_latency_seconds_bucket{I})))", "Jaeger storage", "C",
+        ),
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Series and streams",
+            description="What the stores hold in memory: a steep rise is a label with too many values.",
+            source=PROMETHEUS, width=8, unit="short", decimals=0, minimum=0,
+        ),
+        over_time("sum(prometheus_tsdb_head_series)", "Prometheus series", "A"),
+        over_time("sum(loki_ingester_memory_streams)", "Loki streams", "B"),
+        calcs=("lastNotNull",),
+    )  # fmt: skip
+    yield listing(
+        About(
+            title="Versions",
+            description="What runs, as each process reports it.",
+            source=PROMETHEUS, width=8, empty="No process reports its version",
+            transformations=[
+                transform("filterFieldsByName", include={"names": ["service_name", "version", "instance"]}),
+                transform(
+                    "organize",
+                    indexByName={"service_name": 0, "version": 1, "instance": 2},
+                    renameByName={"service_name": "Service", "version": "Version", "instance": "Instance"},
+                ),
+            ],
+        ),
+        rows(
+            "group by (service_name, version, instance) ({__name__=~\"(loki|prometheus|promtail|alertmanager|node_exporter|"
+            "vantage|grafana)_build_info\"} or label_replace(target_info{service_name=\"jaeger\"}, \"version\", \"$1\", "
+            "\"service.version\", \"v?(.+)\"))"
+        ),
+        sort="Service", descending=False,
+    )  # fmt: skip

@@ -1,0 +1,168 @@
+"""Service level objectives: what is promised, what is left of the budget, and what ate it."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+
+from dashboards import board, links
+from dashboards.panels import NEUTRAL, About, Panels, Steps, bars, graph, listing, matching, named, steps_of, transform
+from dashboards.queries import PROMETHEUS, over_time, rows
+
+SERVICE = 'service_name=~"$service"'
+BUDGET: Steps = ((None, "red"), (0, "orange"), (0.25, "green"))
+# 1 spends the budget within the window of the objective; 6 and 14.4 are where the alerts begin.
+BURN: Steps = ((None, "green"), (1, "orange"), (6, "red"))
+BY_ROUTE = "service_name_http_route:http_server"
+
+
+def build() -> Dashboard:
+    """The dashboard."""
+    slo = board.new(
+        links.SLO,
+        "Service level objectives",
+        "What is promised, how much of the error budget is left, how fast it is spent, and what spent it.",
+        start="now-6h",
+        refresh="1m",
+    )
+    slo.with_variable(board.service_variable("service_name:slo_availability_objective:ratio"))
+    for panel in _state():
+        slo.with_panel(panel)
+    slo.with_row(Row("How fast the budget is spent"))
+    for panel in _burn():
+        slo.with_panel(panel)
+    slo.with_row(Row("What spent it"))
+    for panel in _eaten():
+        slo.with_panel(panel)
+    return slo
+
+
+def _state() -> Panels:
+    for kind, promise in (("availability", "answered without a 5xx"), ("latency", "answered in time")):
+        yield bars(
+            About(
+                title=f"{kind.capitalize()} budget left",
+                description=f"Share of the error budget that is left in the window of the objective: the requests that "
+                f"need not be {promise}. Below 0 the objective is missed.",
+                source=PROMETHEUS, width=6, height=6, unit="percentunit", decimals=1, minimum=0, maximum=1,
+                steps=BUDGET, empty="No objective is set",
+                data_links=[
+                    links.to_dashboard("Overview", links.OVERVIEW, "var-service=${__field.labels.service_name}")
+                ],
+            ),
+            over_time(f"service_name:slo_{kind}_error_budget_left:ratio{{{SERVICE}}}", "{{service_name}}"),
+        )  # fmt: skip
+    columns = {
+        "A": ("Availability", "service_name:slo_availability_objective:ratio"),
+        "B": ("Latency", "service_name:slo_latency_objective:ratio"),
+        "C": ("Within", "service_name:slo_latency_threshold:seconds"),
+        "D": ("Availability burn", "service_name:slo_availability_burn:rate1h"),
+        "E": ("Latency burn", "service_name:slo_latency_burn:rate1h"),
+    }
+    yield listing(
+        About(
+            title="Objectives",
+            description="What is promised for each service, and how many times faster than allowed the budgets were "
+            "spent over the last hour. The objectives are variables of the Prometheus role.",
+            source=PROMETHEUS, width=12, height=6, empty="No objective is set",
+            transformations=[
+                transform("joinByField", byField="service_name", mode="outer"),
+                transform("filterFieldsByName", include={"pattern": "service_name|Value.*"}),
+                transform(
+                    "organize",
+                    renameByName={"service_name": "Service"}
+                    | {f"Value #{ref}": name for ref, (name, _) in columns.items()},
+                ),
+            ],
+            overrides=[
+                matching("Availability|Latency", unit="percentunit", decimals=2, thresholds=steps_of(NEUTRAL)),
+                named("Within", unit="s", thresholds=steps_of(NEUTRAL), custom__width=80),
+                matching(
+                    ".*burn", unit="suffix:×", decimals=2, thresholds=steps_of(BURN),
+                    custom__cellOptions={"type": "color-background", "mode": "basic"},
+                ),
+            ],
+        ),
+        *(rows(f"{metric}{{{SERVICE}}}", ref) for ref, (_, metric) in columns.items()),
+    )  # fmt: skip
+    for kind in ("availability", "latency"):
+        yield graph(
+            About(
+                title=f"{kind.capitalize()} budget left over time",
+                description="Share of the error budget that is left, at each moment, in the window that ends there.",
+                source=PROMETHEUS, width=12, height=7, unit="percentunit", maximum=1, steps=BUDGET,
+            ),
+            over_time(f"service_name:slo_{kind}_error_budget_left:ratio{{{SERVICE}}}", "{{service_name}}"),
+            line_at=True, calcs=("lastNotNull", "min"),
+        )  # fmt: skip
+
+
+def _burn() -> Panels:
+    for kind in ("availability", "latency"):
+        for words, windows, alert in (
+            ("fast", ("5m", "1h"), "Both above 14.4: the fast alert fires"),
+            ("slow", ("6h", "3d"), "Both above 1: the slow alert fires"),
+        ):
+            yield graph(
+                About(
+                    title=f"{kind.capitalize()}, {words} burn",
+                    description=f"How many times faster than allowed the {kind} budget is spent, in a short and a long "
+                    f"window. {alert}.",
+                    source=PROMETHEUS, width=12, height=7, unit="suffix:×", decimals=1, minimum=0,
+                    soft_maximum=16 if words == "fast" else 1.2,
+                    steps=((None, "green"), (14.4, "red")) if words == "fast" else ((None, "green"), (1, "red")),
+                    links=[links.to_dashboard("What failed", links.OVERVIEW, "${service:queryparam}")],
+                ),
+                *(
+                    over_time(f"service_name:slo_{kind}_burn:rate{window}{{{SERVICE}}}", f"{{{{service_name}}}} {window}", ref)
+                    for window, ref in zip(windows, "AB", strict=True)
+                ),
+                line_at=True,
+            )  # fmt: skip
+
+
+def _eaten() -> Panels:
+    failed = f"avg_over_time({BY_ROUTE}_errors:rate5m{{{SERVICE}}}[$__range]) * $__range_s"
+    here = "var-service=${__data.fields.Service:percentencode}&var-route=${__data.fields.Route:percentencode}"
+    yield listing(
+        About(
+            title="Failed requests by route",
+            description="About how many requests of the time range were answered with a 5xx, by route, the largest "
+            "first: this ate the availability budget.",
+            source=PROMETHEUS, width=12, height=8, empty="No request failed in this time range",
+            transformations=[
+                transform(
+                    "organize",
+                    excludeByName={"Time": True},
+                    indexByName={"Value": 0, "service_name": 1, "http_request_method": 2, "http_route": 3},
+                    renameByName={
+                        "Value": "Failed", "service_name": "Service", "http_request_method": "Method",
+                        "http_route": "Route",
+                    },
+                ),
+            ],
+            overrides=[
+                named("Failed", decimals=0, custom__width=90),
+                named("Method", custom__width=90),
+                named(
+                    "Route",
+                    links=[
+                        {"title": "Overview of this route", "url": f"/d/{links.OVERVIEW}?${{__url_time_range}}&{here}"},
+                        {"title": "Its error lines", "url": f"/d/{links.LOGS}?${{__url_time_range}}&{here}&var-status=5.."},
+                    ],
+                ),
+            ],
+        ),
+        rows(f"topk(15, {failed} > 0.5)"),
+        sort="Failed",
+    )  # fmt: skip
+    yield graph(
+        About(
+            title="Failed and slow requests",
+            description="Requests per second that spend a budget: those answered with a 5xx, and those that took longer "
+            "than the latency objective allows.",
+            source=PROMETHEUS, width=12, height=8, unit="reqps", minimum=0,
+        ),
+        over_time(f"service_name:http_server_errors:rate5m{{{SERVICE}}}", "{{service_name}} failed", "A"),
+        over_time(f"service_name:http_server_slow:rate5m{{{SERVICE}}}", "{{service_name}} slow", "B"),
+        stacked=True,
+    )  # fmt: skip
