@@ -33,7 +33,7 @@ def secret_name(receiver: Mapping[str, Any], setting: str) -> str:
     return f"{name}_{setting}"
 
 
-def alertmanager_secrets(receivers: Iterable[Mapping[str, Any]], smtp_password: str) -> list[dict[str, str]]:
+def alertmanager_secrets(receivers: Iterable[Mapping[str, Any]], smtp_password: str) -> list[dict[str, Any]]:
     """Every secret file as vantage_files takes it: readable by the container's group alone."""
     contents = {
         secret_name(receiver, setting): str(receiver[setting])
@@ -44,7 +44,7 @@ def alertmanager_secrets(receivers: Iterable[Mapping[str, Any]], smtp_password: 
     if smtp_password:
         contents[SMTP_PASSWORD] = smtp_password
     return [
-        {"path": f"{FOLDER}/{name}", "content": content, "mode": "0440", "group": "65534"}
+        {"path": f"{FOLDER}/{name}", "content": content, "mode": "0440", "group": "65534", "secret": True}
         for name, content in contents.items()
     ]
 

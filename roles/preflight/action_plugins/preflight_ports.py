@@ -64,8 +64,8 @@ class ActionModule(ActionBase):
             if port in seen and overlaps(seen[port][1], address):
                 problems.append(f"{name} and {seen[port][0]} are both {port}: give one of them another port.")
             seen[port] = (name, address)
-            if service in look["services"]:
-                continue
+            if str(port) in look["ports"].get(service, []):
+                continue  # The service itself has it.
             for listener in look["listening"].get(str(port), []):
                 if overlaps(listener["address"], address):
                     problems.append(

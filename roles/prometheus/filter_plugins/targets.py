@@ -6,32 +6,32 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def address(host: str, hostvars: Mapping[str, Any]) -> str:
-    """Where another host of the inventory is reached."""
-    variables = hostvars[host]
-    return str(variables.get("vantage_address") or variables.get("ansible_host") or host)
-
-
 def host_targets(
-    hosts: Iterable[str], here: str, hostvars: Mapping[str, Any], service: str, local: str, port: int
+    addresses: Mapping[str, str], here: str, hostvars: Mapping[str, Any], service: str, local: str, port: int
 ) -> list[dict[str, Any]]:
     """`static_configs` of a service that runs on every host.
 
-    `local` is its address as Prometheus' own host knows it; on the others it is the host's address and `port`.
+    `addresses` are those of all hosts by name. On Prometheus' own host the service is `local`; on the others its port is
+    that host's `<service>_port`, or `port` where it says nothing.
     """
+    variable = service.replace("-", "_") + "_port"
     return [
         {
-            "targets": [local if host == here else f"{address(host, hostvars)}:{port}"],
+            "targets": [local if host == here else f"{address}:{hostvars[host].get(variable, port)}"],
             "labels": {"service_name": service, "host": host},
         }
-        for host in hosts
+        for host, address in addresses.items()
     ]
 
 
 def app_targets(
-    hosts: Iterable[str], here: str, hostvars: Mapping[str, Any], apps: Iterable[Mapping[str, Any]]
+    addresses: Mapping[str, str],
+    here: str,
+    hostvars: Mapping[str, Any],
+    hosts: Iterable[str],
+    apps: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """`static_configs` of the apps of every host; `apps` are those of a host that sets no `vantage_apps` itself."""
+    """`static_configs` of the apps of `hosts`; `apps` are those of a host that sets no `vantage_apps` itself."""
     configs = []
     for host in hosts:
         for app in hostvars[host].get("vantage_apps", apps) if host != here else apps:
@@ -42,7 +42,7 @@ def app_targets(
             if "metrics_path" in app:
                 labels["__metrics_path__"] = app["metrics_path"]
             configs.append(
-                {"targets": [local if host == here else f"{address(host, hostvars)}:{app['port']}"], "labels": labels}
+                {"targets": [local if host == here else f"{addresses[host]}:{app['port']}"], "labels": labels}
             )
     return configs
 

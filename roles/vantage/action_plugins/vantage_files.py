@@ -9,7 +9,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
-KEYS = {"path", "sources", "template", "content", "source", "mode", "owner", "group", "validate"}
+KEYS = {"path", "sources", "template", "content", "source", "mode", "owner", "group", "validate", "backup", "secret"}
 
 
 class ActionModule(ActionBase):

@@ -20,7 +20,8 @@ options:
   files:
     description:
       - Files, with path; one of template, source (both of the role), content, and sources, a pattern of the role's files
-        for which path is the folder; mode, owner, group; and validate, a command whose %s is the new file.
+        for which path is the folder; mode, owner, group; validate, a command whose %s is the new file;
+          backup, to keep what the file was before; and secret, which hides its content in all that is printed.
     type: list
     elements: dict
     default: []
@@ -107,8 +108,10 @@ class Place:
         self.paths = []
         self.diff = []
 
-    def note(self, path, before, after):
+    def note(self, path, before, after, secret=False):
         self.paths.append(path)
+        if secret:
+            before, after = before and "hidden", "hidden, and other than before"
         if self.module.params["show_diff"] and before != after:
             self.diff.append(
                 {"before_header": path, "after_header": path, "before": before or "", "after": after or ""}
@@ -158,12 +161,14 @@ class Place:
             rights, path = wanted_rights(item, "0644"), item["path"]
             if item in changed:
                 self.parent(path)
-                self.note(path, read(path), item["content"])
+                self.note(path, read(path), item["content"], item.get("secret"))
             elif current_rights(path) != rights:
                 self.note(path, None, None)
             if self.module.check_mode:
                 continue
             if item in changed:
+                if item.get("backup") and os.path.exists(path):
+                    self.module.backup_local(path)
                 set_rights(item["temporary"], rights)
                 self.module.atomic_move(item["temporary"], path)
             if current_rights(path) != rights:
@@ -173,7 +178,8 @@ class Place:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
             path = os.path.join(folder, name)
             if path not in keep and os.path.isfile(path):
-                self.note(path, read(path), "")
+                # What is pruned says nothing of itself; its folder tells whether it was a secret.
+                self.note(path, read(path), "", secret="/secrets/" in path)
                 if not self.module.check_mode:
                     os.unlink(path)
 
@@ -189,6 +195,9 @@ def main():
         },
         supports_check_mode=True,
     )
+    for item in module.params["files"]:
+        if item.get("secret"):
+            module.no_log_values.update({item["content"], item["content"].strip()} - {""})
     place = Place(module)
     for item in module.params["directories"]:
         place.parent(item["path"])
