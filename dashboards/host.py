@@ -115,7 +115,7 @@ def _machine() -> Panels:
     )  # fmt: skip
     yield graph(
         About(
-            title="Memory",
+            title="Memory over time",
             description="What programs use, beside what there is.",
             source=PROMETHEUS, width=12, unit="bytes", minimum=0,
             overrides=[named("total", custom__fillOpacity=0, color=colour("gray"))],

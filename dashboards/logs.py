@@ -144,6 +144,7 @@ def _parsed() -> Panels:
             ],
         ),
         lines(f'{FIELDS} | __error__="" | label_format trace=trace_id', 200),
+        sort="Time",
     )  # fmt: skip
     yield listing(
         About(

@@ -156,7 +156,7 @@ def _arrival() -> Panels:
         )
     yield graph(
         About(
-            title="Lost",
+            title="Lost over time",
             description="What was dropped per second, by who dropped it. Anything above 0 is a hole in what you see.",
             source=PROMETHEUS, width=6, height=7, unit="cps", minimum=0, steps=SOME,
         ),

@@ -151,7 +151,8 @@ def graph(
     # A gap of up to three scrapes is a pause of the network, a longer one is news.
     panel.span_nulls(60_000)
     if bars:
-        panel.draw_style(common.GraphDrawStyle.BARS)
+        # Fewer, so that each bar is wide enough to be seen and clicked.
+        panel.draw_style(common.GraphDrawStyle.BARS).max_data_points(90)
     if stacked:
         panel.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL))
     if line_at:

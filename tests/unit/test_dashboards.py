@@ -1,0 +1,156 @@
+"""The dashboards' JSON: fit for any Grafana, explained, bounded, and equal to its sources."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "roles/grafana/files/dashboards"
+FILES = sorted(FOLDER.glob("*.json"))
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
+SOURCES = {"prometheus", "loki", "jaeger"}
+# Lines of text have no unit, and a node graph takes those of its fields.
+WITHOUT_UNIT = {"logs", "row"}
+MOST_QUERIES = 40
+
+each = pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS.keys())
+
+
+def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for panel in board["panels"]:
+        yield panel
+        yield from panel.get("panels", [])
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text anywhere inside."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def sources(value: Any) -> Iterator[dict[str, str]]:
+    """Every reference to a data source."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "datasource" and inner is not None:
+                yield inner
+            yield from sources(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from sources(inner)
+
+
+def test_the_set_is_complete() -> None:
+    assert set(DASHBOARDS) == {"service-overview", "logs", "traces", "slo", "host", "observability"}
+
+
+def test_files_equal_their_sources() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "dashboards", "--check"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_uids_and_titles_are_unique() -> None:
+    for key in ("uid", "title"):
+        values = [board[key] for board in DASHBOARDS.values()]
+        assert len(set(values)) == len(values), values
+
+
+@each
+def test_panels_are_explained(board: dict[str, Any]) -> None:
+    assert board["description"]
+    shown = [panel for panel in panels(board) if panel["type"] != "row"]
+    titles = [panel["title"] for panel in shown]
+    assert len(set(titles)) == len(titles), "two panels share a title"
+    assert not [panel["title"] for panel in shown if len(panel.get("description", "")) < 20]
+
+
+@each
+def test_figures_have_units(board: dict[str, Any]) -> None:
+    for panel in panels(board):
+        if panel["type"] not in WITHOUT_UNIT:
+            assert panel["fieldConfig"]["defaults"].get("unit"), panel["title"]
+
+
+@each
+def test_data_sources_are_chosen_by_variables(board: dict[str, Any]) -> None:
+    variables = {v["name"]: v for v in board["templating"]["list"] if v["type"] == "datasource"}
+    assert {name: v["query"] for name, v in variables.items()} == {name: name for name in SOURCES}
+    assert {(s["type"], s["uid"]) for s in sources(board)} <= {(name, f"${{{name}}}") for name in SOURCES}
+
+
+@each
+def test_nothing_of_one_installation_is_inside(board: dict[str, Any]) -> None:
+    assert "__inputs" not in board
+    assert board.get("id") is None
+    own = {f"vantage-{name}" for name in SOURCES}
+    assert not [text for text in strings(board) if text in own or "${DS_" in text]
+
+
+@each
+def test_load_is_bounded(board: dict[str, Any]) -> None:
+    queries = sum(len(panel.get("targets", [])) for panel in panels(board))
+    assert 0 < queries <= MOST_QUERIES
+
+
+@each
+def test_panels_do_not_overlap(board: dict[str, Any]) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in board["panels"]:
+        grid = panel["gridPos"]
+        assert grid["x"] + grid["w"] <= 24, panel["title"]
+        for x in range(grid["x"], grid["x"] + grid["w"]):
+            for y in range(grid["y"], grid["y"] + grid["h"]):
+                assert (x, y) not in taken, f"{panel['title']} overlaps {taken.get((x, y))}"
+                taken[x, y] = panel["title"]
+
+
+@each
+def test_links_lead_to_dashboards_that_exist(board: dict[str, Any]) -> None:
+    known = {other["uid"] for other in DASHBOARDS.values()}
+    found = {uid for text in strings(board) for uid in re.findall(r"^/d/([a-z-]+)", text)}
+    assert found <= known
+    assert board["links"][0]["tags"] == ["vantage"]
+    assert "vantage" in board["tags"]
+
+
+@each
+def test_queries_use_variables_that_exist(board: dict[str, Any]) -> None:
+    defined = {variable["name"] for variable in board["templating"]["list"]}
+    used = {
+        name
+        for panel in panels(board)
+        for target in panel.get("targets", [])
+        for text in strings(target)
+        for name in re.findall(r"\$\{?([a-z_]+)", text)
+        if not name.startswith("__")
+    }
+    assert used <= defined
+
+
+@each
+def test_starts_and_alerts_are_marked(board: dict[str, Any]) -> None:
+    assert [mark["name"] for mark in board["annotations"]["list"]] == ["Starts and deploys", "Alerts"]
+
+
+def test_six_hour_windows_come_from_recording_rules() -> None:
+    for board in DASHBOARDS.values():
+        for panel in panels(board):
+            for target in panel.get("targets", []):
+                assert not re.search(r"\[(6h|[1-9]d)\]", target.get("expr", "")), panel["title"]
