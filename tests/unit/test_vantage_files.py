@@ -104,6 +104,15 @@ def test_only_removes_what_is_left_of_former_versions(place: Runner) -> None:
     assert sorted(path.name for path in place.etc.iterdir()) == ["folder", "new.json"]
 
 
+def test_a_removed_secret_is_not_shown(place: Runner) -> None:
+    folder = place.etc / "secrets"
+    folder.mkdir()
+    (folder / "old").write_text("s3cret")
+    result = place("--check", "--diff", only=[str(folder)])
+    assert result["changed"]
+    assert "s3cret" not in json.dumps(result)
+
+
 def test_changed_rights_alone_are_mended(place: Runner) -> None:
     file = place.file("app.yml", "x", mode="0600")
     place(files=[file])
