@@ -197,7 +197,8 @@ def number(
 
 
 def listing(about: About, *queries: Builder[Dataquery], sort: str = "", descending: bool = True) -> Builder[Panel]:
-    """A table."""
+    """A table; a cell without a value shows a dash, not the sentence of the empty table."""
+    about.overrides.insert(0, matching(".*", noValue="–"))
     panel = table.Panel()
     _dress(panel, about, queries)
     panel.show_header(True).cell_height(common.TableCellHeight.SM).color_scheme(
@@ -248,10 +249,13 @@ def log_lines(about: About, *queries: Builder[Dataquery], wrap: bool = False) ->
     return panel
 
 
-def network(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
-    """Nodes and the arrows between them."""
+def network(about: About, *queries: Builder[Dataquery], units: tuple[str, str], arcs: dict[str, str]) -> Builder[Panel]:
+    """Nodes and the arrows between them; `units` of their two figures, `arcs` with the colours of a node's ring."""
     panel = nodegraph.Panel()
     _dress(panel, about, queries)
+    ring = [nodegraph.ArcOption().field(name).color(shade) for name, shade in arcs.items()]
+    panel.nodes(nodegraph.NodeOptions().main_stat_unit(units[0]).secondary_stat_unit(units[1]).arcs([*ring]))
+    panel.edges(nodegraph.EdgeOptions().main_stat_unit(units[0]).secondary_stat_unit(units[1]))
     return panel
 
 

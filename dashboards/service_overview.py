@@ -330,9 +330,9 @@ def _routes() -> Panels:
                 matching("Requests.*", unit="reqps", decimals=1, thresholds=steps_of(NEUTRAL)),
             ],
         ),
-        rows(f"{BY_ROUTE}_request_duration_seconds:p95_5m{{{ROUTE}}}", "A"),
-        rows(f"{BY_ROUTE}_request_duration_seconds:p95_6h{{{ROUTE}}}", "B"),
-        rows(f"{BY_ROUTE}_requests:rate5m{{{ROUTE}}}", "C"),
+        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_request_duration_seconds:p95_5m{{{ROUTE}}})", "A"),
+        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_request_duration_seconds:p95_6h{{{ROUTE}}})", "B"),
+        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_requests:rate5m{{{ROUTE}}})", "C"),
     )  # fmt: skip
     yield listing(
         About(
@@ -359,8 +359,8 @@ def _routes() -> Panels:
                 ),
             ],
         ),
-        rows(f"{BY_ROUTE}_errors:ratio5m{{{ROUTE}}} > 0", "A"),
-        rows(f"{BY_ROUTE}_errors:ratio6h{{{ROUTE}}} > 0", "B"),
+        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_errors:ratio5m{{{ROUTE}}}) > 0", "A"),
+        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_errors:ratio6h{{{ROUTE}}}) > 0", "B"),
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from dashboards.panels import (
     NEUTRAL,
     About,
     Panels,
-    colour,
     graph,
     listing,
     matching,
@@ -107,10 +106,6 @@ def _who_and_which() -> Panels:
                 ),
             ],
             overrides=[
-                named("mainstat", unit="reqps", decimals=1, displayName="Requests"),
-                named("secondarystat", unit="ms", decimals=1, displayName="Mean duration"),
-                named("arc__failed", color=colour("red"), displayName="Failed"),
-                named("arc__fine", color=colour("green"), displayName="Answered"),
                 named(
                     "title",
                     links=[
@@ -126,6 +121,7 @@ def _who_and_which() -> Panels:
         rows(f"1 - ({nodes_failed})", "D"),
         rows(_edge(_by(called, pair)), "E"),
         rows(_edge(mean.format(pair, SPENT, called)), "F"),
+        units=("reqps", "ms"), arcs={"arc__failed": "red", "arc__fine": "green"},
     )  # fmt: skip
     yield listing(
         About(
