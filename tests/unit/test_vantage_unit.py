@@ -127,3 +127,42 @@ def test_readiness_is_what_the_url_answers(unit: ModuleType, status: int, proble
 
 def test_nobody_listening_is_a_problem_with_words(unit: ModuleType) -> None:
     assert "refused" in unit.answers("http://127.0.0.1:9/").lower()
+
+
+def test_a_service_that_runs_its_files_and_is_not_ready_yet_is_waited_for(unit: ModuleType) -> None:
+    unit.starting("loki")
+    unit.answers_of_commands["systemctl show"] = ACTIVE.replace("=active", "=activating")
+    assert unit.drift("loki") == "wait"
+
+
+def test_a_wait_restarts_nothing_and_records_that_it_is_ready(
+    unit: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit.starting("loki")
+    unit.apply("loki")
+    assert "waited for" in capsys.readouterr().out
+    assert unit.drift("loki") == ""
+
+
+def test_retire_removes_what_its_owner_no_longer_wants_and_nothing_else(
+    unit: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, owner in (("old", "flask_app"), ("kept", "flask_app"), ("grafana", "grafana")):
+        (unit.UNITS / f"vantage-{name}.service").write_text(f"[X-Vantage]\nOwner={owner}\n")
+    unit.retire("flask_app", ["kept"], check=True)
+    assert "old removed" in capsys.readouterr().out
+    assert (unit.UNITS / "vantage-old.service").exists()
+    unit.retire("flask_app", ["kept"], check=False)
+    left = {path.name for path in unit.UNITS.glob("*.service")}
+    assert left == {"vantage-loki.service", "vantage-kept.service", "vantage-grafana.service"}
+
+
+def test_a_network_with_another_subnet_is_refused_with_the_way_out(
+    unit: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit.answers_of_commands["docker network"] = "10.0.0.0/24 10.0.0.1\n"
+    with pytest.raises(SystemExit):
+        unit.engine("172.29.238.0/24", "172.29.238.1")
+    said = capsys.readouterr().err
+    assert "10.0.0.0/24" in said
+    assert "docker network rm vantage" in said
