@@ -250,12 +250,13 @@ def log_lines(about: About, *queries: Builder[Dataquery], wrap: bool = False) ->
 
 
 def network(about: About, *queries: Builder[Dataquery], units: tuple[str, str], arcs: dict[str, str]) -> Builder[Panel]:
-    """Nodes and the arrows between them; `units` of their two figures, `arcs` with the colours of a node's ring."""
+    """Nodes and the arrows between them; `units` of a node's two figures, `arcs` with the colours of a node's ring."""
     panel = nodegraph.Panel()
     _dress(panel, about, queries)
     ring = [nodegraph.ArcOption().field(name).color(shade) for name, shade in arcs.items()]
     panel.nodes(nodegraph.NodeOptions().main_stat_unit(units[0]).secondary_stat_unit(units[1]).arcs([*ring]))
-    panel.edges(nodegraph.EdgeOptions().main_stat_unit(units[0]).secondary_stat_unit(units[1]))
+    # An arrow has no unit: it shows a rate or a count, as its source can tell.
+    panel.edges(nodegraph.EdgeOptions())
     return panel
 
 

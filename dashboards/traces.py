@@ -20,7 +20,7 @@ from dashboards.panels import (
     trace_overrides,
     transform,
 )
-from dashboards.queries import JAEGER, PROMETHEUS, over_time, rows, traces
+from dashboards.queries import JAEGER, MIXED, PROMETHEUS, callers, over_time, rows, traces
 
 CALLS = "traces_span_metrics_calls_total"
 SPENT = "traces_span_metrics_duration_milliseconds"
@@ -78,12 +78,14 @@ def _by(condition: str, labels: str, metric: str = CALLS) -> str:
 
 def _who_and_which() -> Panels:
     called = f'{CLIENT}, server_address!=""'
-    node_calls = _node(_by(called, "server_address"), _by(SERVER, "service_name"))
+    # A service that is silent now but has traces in the time range is a node, too: arrows may lead to it.
+    known = f"0 * sum by (service_name) (last_over_time({CALLS}{{{SERVER}}}[$__range]))"
+    node_calls = _node(_by(called, "server_address"), f"({_by(SERVER, 'service_name')} or {known})")
     nodes_failed = _node(
         f"({_by(f'{called}, {FAILED}', 'server_address')} or 0 * {_by(called, 'server_address')})"
         f" / ({_by(called, 'server_address')} > 0)",
         f"({_by(f'{SERVER}, {FAILED}', 'service_name')} or 0 * {_by(SERVER, 'service_name')})"
-        f" / ({_by(SERVER, 'service_name')} > 0)",
+        f" / ({_by(SERVER, 'service_name')} > 0) or {known}",
     )
     mean = "sum by ({0}) (rate({1}_sum{{{2}}}[$__rate_interval])) / (sum by ({0}) (rate({1}_count{{{2}}}[$__rate_interval])) > 0)"
     pair = "service_name, server_address"
@@ -92,7 +94,7 @@ def _who_and_which() -> Panels:
             title="Who calls whom",
             description="Services, and the calls between them. In a circle: requests per second and their mean "
             "duration; its ring is red for the share that failed. On an arrow: calls per second and their mean duration.",
-            source=PROMETHEUS, width=12, height=12, empty="No spans in this time range",
+            source=MIXED, width=12, height=12, empty="No spans in this time range",
             transformations=[
                 transform("merge", only="A|B|C|D"),
                 transform("merge", only="E|F"),
@@ -121,6 +123,7 @@ def _who_and_which() -> Panels:
         rows(f"1 - ({nodes_failed})", "D"),
         rows(_edge(_by(called, pair)), "E"),
         rows(_edge(mean.format(pair, SPENT, called)), "F"),
+        callers("G"),
         units=("reqps", "ms"), arcs={"arc__failed": "red", "arc__fine": "green"},
     )  # fmt: skip
     yield listing(
@@ -178,7 +181,7 @@ def _operations() -> Panels:
     yield graph(
         About(
             title="Where the time goes",
-            description="Seconds of work per second, by service: the duration of its requests without what it waits "
+            description="Milliseconds of work per second, by service: the duration of its requests without what it waits "
             "for other services. What grows here makes the whole slow.",
             source=PROMETHEUS, width=8, unit="ms", minimum=0,
         ),
