@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Runner:
             "ANSIBLE_LOCALHOST_WARNING": "false",
         }
         result = subprocess.run(
-            ["ansible-playbook", "-i", "localhost,", str(path), *options],
+            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(path), *options],
             check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         shown = json.loads(result.stdout[result.stdout.index("{") :])
