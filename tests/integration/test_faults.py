@@ -8,7 +8,8 @@ import uuid
 import pytest
 from machine import Machine, wait
 
-ENGINES = ["prometheus", "loki", "promtail", "jaeger", "alertmanager", "node-exporter", "storefront", "warehouse"]
+# The visitors are no service that anybody waits for.
+UNWATCHED = {"traffic"}
 RATE = 500  # lines a second
 
 
@@ -53,20 +54,28 @@ def shell_quote(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-@pytest.mark.parametrize("service", ENGINES)
-def test_killed_engine_is_back_and_ready_within_15_seconds(vm: Machine, service: str) -> None:
+def pid(vm: Machine, service: str) -> str:
+    """The process of the service's container; empty where it does not run."""
+    shown = vm.try_sh(f"docker inspect --format '{{{{.State.Pid}}}}' vantage-{service}").strip()
+    return shown if shown != "0" else ""
+
+
+def seconds_to_recover(vm: Machine, service: str) -> float:
+    """From the kill to a new process that is ready."""
     vm.wait_ready()
-    old = vm.inspect(service)["State"]["Pid"]
+    old = pid(vm, service)
+    assert old, vm.explain()
+    begin = time.monotonic()
     vm.sh(f"kill -9 {old}")
-    wait(
-        lambda: (
-            vm.try_sh(f"docker inspect --format '{{{{.State.Pid}}}}' vantage-{service}").strip()
-            not in {"", str(old), "0"}
-        ),
-        15,
-    )
-    took = wait(lambda: service not in vm.not_ready(), 15, vm.explain)
-    assert took < 15
+    wait(lambda: pid(vm, service) not in {"", old} and service not in vm.not_ready(), 60, vm.explain)
+    return round(time.monotonic() - begin, 1)
+
+
+@pytest.mark.timeout(900)
+def test_every_killed_service_is_back_and_ready_within_15_seconds(vm: Machine) -> None:
+    took = {service: seconds_to_recover(vm, service) for service in vm.services if service not in UNWATCHED}
+    assert len(took) >= 8, took
+    assert max(took.values()) < 15, took
 
 
 def test_no_line_is_lost_while_loki_is_down_for_a_minute(vm: Machine) -> None:
@@ -131,11 +140,12 @@ def assert_kept(vm: Machine, remembered: tuple[str, float]) -> None:
     assert vm.instant('up{service_name="storefront"} == 1', at=then), "the sample from before is gone"
 
 
-def test_stopping_and_starting_docker_brings_every_service_back(vm: Machine) -> None:
+# The plain one leaves the socket up: whatever asks for Docker in between wakes it again.
+@pytest.mark.parametrize("units", ["docker", "docker.service docker.socket"])
+def test_stopping_and_starting_docker_brings_every_service_back(vm: Machine, units: str) -> None:
     vm.wait_ready()
     remembered = remember(vm)
-    vm.sh("systemctl stop docker.service docker.socket")
-    vm.sh("systemctl start docker")
+    vm.sh(f"systemctl stop {units}; systemctl start docker")
     vm.wait_ready(90)
     assert_kept(vm, remembered)
 
