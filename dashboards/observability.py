@@ -112,9 +112,14 @@ def _line_delay(window: str) -> str:
 
 
 def _span_delay(window: str) -> str:
-    """Mean seconds Jaeger needs to store a batch; the app and the collector add at most 1.5 s of batching."""
-    spent = f"sum(rate(jaeger_storage_latency_seconds_sum{window})) / (sum(rate(jaeger_storage_latency_seconds_count{window})) > 0)"
-    return f'label_replace(1.5 + {spent}, "kind", "spans", "", "")'
+    """Mean seconds a span waits in its app's queue, and half a second of batching in the collector.
+
+    Waiting is length by throughput: https://en.wikipedia.org/wiki/Little%27s_law
+    """
+    waiting = (
+        f"sum(avg_over_time(vantage_span_queue_length{window})) / (sum(rate(vantage_spans_exported_total{window})) > 0)"
+    )
+    return f'label_replace(0.5 + {waiting}, "kind", "spans", "", "")'
 
 
 def _arrival() -> Panels:
@@ -170,7 +175,7 @@ def _room() -> Panels:
         About(
             title="From event to visibility",
             description="Seconds until something that happened can be found: age of the oldest newest sample, mean lag of "
-            "a push of lines, and the time to batch and store a span.",
+            "a push of lines, and the time a span waits to be sent and stored.",
             source=PROMETHEUS, width=8, unit="s", minimum=0, steps=DELAY,
         ),
         over_time(_scrape_age(), "metrics", "A"),

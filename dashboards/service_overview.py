@@ -263,7 +263,7 @@ def _side_by_side() -> Panels:
     for last, words, origin in (("5m", "5 minutes", "each point over a minute"), ("6h", "6 hours", six_hours)):
         short = last == "5m"
         rate = _rate(window="1m") if short else f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"
-        errors = _rate(f", {FAILED}", "1m") if short else f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}"
+        errors = f"{_rate(f', {FAILED}', '1m')} or 0 * {rate}" if short else f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}"
         yield graph(
             About(
                 title=f"Requests and errors, last {words}",
