@@ -204,6 +204,8 @@ def listing(about: About, *queries: Builder[Dataquery], sort: str = "", descendi
     panel.show_header(True).cell_height(common.TableCellHeight.SM).color_scheme(
         FieldColor().mode(FieldColorModeId.THRESHOLDS)
     )
+    # Grafana's own 150 pixels push the last columns out of half a screen.
+    panel.min_width(85)
     if sort:
         panel.sort_by([common_builders.TableSortByFieldState().display_name(sort).desc(descending)])
     return panel
