@@ -1,4 +1,4 @@
-"""One digest for a folder of source, so that an unchanged app is not built again."""
+"""The files of a folder of source and one digest over them, so that an unchanged app is not built again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-# Made by tools beside the source; they do not change what is built.
+# What an image is not made of: history, tools' leavings, and secrets of the machine it was written on.
+# Not `build` and `dist`: a Dockerfile may well copy what another tool put there.
 IGNORED = {
+    ".env",
     ".git",
     ".venv",
     "__pycache__",
@@ -15,25 +17,30 @@ IGNORED = {
     ".mypy_cache",
     ".ruff_cache",
     ".hypothesis",
-    "build",
-    "dist",
 }
 
 
-def source_digest(folder: str) -> str:
-    """SHA-256 in hex over the names and contents of all files of the folder.
+def source_files(folder: str) -> list[str]:
+    """The files that the builder gets and the digest is made of, sorted, relative to the folder.
 
     Raises FileNotFoundError where the folder is none.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"the app's source {folder} is no folder; give the folder that holds its Dockerfile")
+    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(
+        str(path) for path in found if not any(part in IGNORED or part.endswith(".egg-info") for part in path.parts)
+    )
+
+
+def source_digest(folder: str) -> str:
+    """SHA-256 in hex over the names and contents of `source_files`."""
     total = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.is_file() and not any(part in IGNORED or part.endswith(".egg-info") for part in relative.parts):
-            total.update(f"{relative}\0{path.stat().st_size}\0".encode())
-            total.update(path.read_bytes())
+    for name in source_files(folder):
+        path = Path(folder, name)
+        total.update(f"{name}\0{path.stat().st_size}\0".encode())
+        total.update(path.read_bytes())
     return total.hexdigest()
 
 
@@ -41,4 +48,4 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
-        return {"source_digest": source_digest}
+        return {"source_digest": source_digest, "source_files": source_files}

@@ -1,0 +1,39 @@
+"""What of an app's folder reaches the builder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible.plugins.loader import filter_loader
+
+
+def call(name: str, folder: Path) -> object:
+    return filter_loader.get(name)(str(folder))
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def test_history_environment_and_passwords_stay_behind(tmp_path: Path) -> None:
+    write(tmp_path, "Dockerfile", "src/app.py", "dist/page.js", ".dockerignore")
+    before = call("source_digest", tmp_path)
+    write(tmp_path, ".git/config", ".venv/bin/python", ".env", "src/.env", "src/__pycache__/app.pyc", "x.egg-info/PKG")
+    assert call("source_files", tmp_path) == [".dockerignore", "Dockerfile", "dist/page.js", "src/app.py"]
+    assert call("source_digest", tmp_path) == before
+
+
+def test_every_file_that_reaches_the_builder_changes_the_digest(tmp_path: Path) -> None:
+    write(tmp_path, "Dockerfile", "dist/page.js")
+    before = call("source_digest", tmp_path)
+    (tmp_path / "dist/page.js").write_text("new")
+    assert call("source_digest", tmp_path) != before
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"missing is no folder"):
+        call("source_digest", tmp_path / "missing")
