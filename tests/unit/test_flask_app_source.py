@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible.plugins.loader import filter_loader
+from ansible.template import trust_as_template
+from rendering import Host
 
 
 def call(name: str, folder: Path) -> object:
-    return filter_loader.get(name)(str(folder))
+    return Host("flask_app", folder=str(folder)).value(trust_as_template("{{ folder | " + name + " }}"))
 
 
 def write(folder: Path, *names: str) -> None:
