@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "roles/grafana/files/dashboards"
@@ -156,3 +157,21 @@ def test_six_hour_windows_come_from_recording_rules() -> None:
         for panel in panels(board):
             for target in panel.get("targets", []):
                 assert not re.search(r"\[(6h|[1-9]d)\]", target.get("expr", "")), panel["title"]
+
+
+def test_data_sources_lead_to_each_other_with_escaped_variables() -> None:
+    text = (ROOT / "roles/grafana/vars/main.yml").read_text()
+    sources = {source["type"]: source for source in yaml.safe_load(text)["__grafana_datasources"]}
+    # Grafana expands a single $ in provisioned files, and the query arrives without its variable.
+    assert not [value for value in strings(sources) if re.search(r"(?<!\$)\$(?!\$)", value)]
+    jaeger = sources["jaeger"]["jsonData"]
+    # Jaeger gives the service's name apart from the tags: a tag service.name would leave the selector empty.
+    assert "$$__tags" not in jaeger["tracesToLogsV2"]["query"]
+    assert "service.name" not in [tag["key"] for tag in jaeger["tracesToMetrics"]["tags"]]
+    leads = {
+        "prometheus": sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"][0]["datasourceUid"],
+        "loki": sources["loki"]["jsonData"]["derivedFields"][0]["datasourceUid"],
+    }
+    assert set(leads.values()) == {sources["jaeger"]["uid"]}
+    assert jaeger["tracesToLogsV2"]["datasourceUid"] == sources["loki"]["uid"]
+    assert jaeger["tracesToMetrics"]["datasourceUid"] == sources["prometheus"]["uid"]
