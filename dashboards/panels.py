@@ -14,14 +14,18 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import heatmap as heatmap_models
 from grafana_foundation_sdk.models.dashboard import (
+    DashboardSpecialValueMapOptions,
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
     FieldColorModeId,
     MatcherConfig,
     Panel,
+    SpecialValueMap,
+    SpecialValueMatch,
     Threshold,
     ThresholdsMode,
+    ValueMappingResult,
 )
 
 from dashboards.links import Link
@@ -189,6 +193,9 @@ def number(
     panel.graph_mode(common.BigValueGraphMode.AREA if spark else common.BigValueGraphMode.NONE)
     panel.text_mode(text).color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
     panel.orientation(common.VizOrientation.HORIZONTAL if vertical else common.VizOrientation.AUTO)
+    # Nothing known is not good news: without this, the figure that is missing is green.
+    unknown = ValueMappingResult(text="No data", color="#6b7280")
+    panel.mappings([SpecialValueMap(options=DashboardSpecialValueMapOptions(SpecialValueMatch.NULL_AND_NAN, unknown))])
     if len(queries) > 1:
         # Else each value picks its own size, and a pair looks odd.
         panel.text(common_builders.VizTextDisplayOptions().title_size(14).value_size(26))

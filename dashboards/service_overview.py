@@ -91,10 +91,13 @@ def _figures() -> Panels:
     yield number(
         About(
             title="Firing alerts",
-            description="Alerts that fire now, over all services; the Watchdog, which always fires, is left out.",
+            description="Alerts that fire now, over all services; the Watchdog, which always fires, is not counted; "
+            "where even it is missing, nothing is known.",
             source=PROMETHEUS, width=4, height=5, unit="none", steps=((None, "green"), (1, "red")), links=to_slo,
         ),
-        now('count(ALERTS{alertstate="firing", alertname!="Watchdog"}) or vector(0)', "now"),
+        now(
+            'count(ALERTS{alertstate="firing", alertname!="Watchdog"}) or 0 * count(ALERTS{alertname="Watchdog"})', "now"
+        ),
         text=BigValueTextMode.VALUE,
     )  # fmt: skip
     yield number(
@@ -104,8 +107,8 @@ def _figures() -> Panels:
             source=PROMETHEUS, width=4, height=5, unit="reqps", decimals=1, links=to_traces,
         ),
         *_pair(
-            f"sum({BY_ROUTE}_requests:rate5m{{{ROUTE}}}) or vector(0)",
-            f"sum({BY_ROUTE}_requests:rate6h{{{ROUTE}}}) or vector(0)",
+            f"sum({BY_ROUTE}_requests:rate5m{{{ROUTE}}})",
+            f"sum({BY_ROUTE}_requests:rate6h{{{ROUTE}}})",
         ),
     )  # fmt: skip
     yield number(
@@ -117,7 +120,8 @@ def _figures() -> Panels:
         *(
             now(
                 f"sum({BY_ROUTE}_errors:rate{window}{{{ROUTE}}})"
-                f" / (sum({BY_ROUTE}_requests:rate{window}{{{ROUTE}}}) > 0) or vector(0)",
+                f" / (sum({BY_ROUTE}_requests:rate{window}{{{ROUTE}}}) > 0)"
+                f" or 0 * sum({BY_ROUTE}_requests:rate{window}{{{ROUTE}}})",
                 legend, ref,
             )
             for window, legend, ref in (("5m", "5 min", "A"), ("6h", "6 h", "B"))
