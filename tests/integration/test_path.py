@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from machine import Machine, wait
@@ -32,8 +33,40 @@ def test_log_line_is_found_by_trace_id_with_its_fields(vm: Machine) -> None:
 
 
 def test_error_is_logged_with_its_traceback_as_one_line(vm: Machine) -> None:
-    body = vm.try_sh("curl -sS -X POST -H 'Content-Type: application/json' -d '{' http://127.0.0.1:8000/orders")
-    assert '"status"' in body
+    faults = "http://127.0.0.1:8001/faults"
+    begin = time.time()
+    vm.sh(f"curl -fsS -X PUT -H 'Content-Type: application/json' -d '{{\"error_rate\": 1}}' {faults}")
+    try:
+        answer = vm.sh("curl -sS --max-time 10 -D - http://127.0.0.1:8001/products")
+    finally:
+        vm.sh(f"curl -fsS -X DELETE {faults}")
+    head, body = answer.replace("\r", "").split("\n\n", 1)
+    assert " 500 " in head.splitlines()[0], answer
+    assert "Traceback" not in body
+    trace_id = json.loads(body)["trace_id"]
+
+    query = f'{{service_name="warehouse"}} | trace_id = `{trace_id}`'
+    wait(lambda: vm.log_lines(query, begin - 60), 10, vm.explain)
+    time.sleep(1)  # for a second line, which must not come
+    lines = [line for _, line in vm.log_lines(query, begin - 60)]
+    assert len(lines) == 1, lines
+    fields = json.loads(lines[0])
+    assert fields["level"] == "error"
+    assert fields["http_response_status_code"] == 500
+    assert fields["exception_type"] == "shop.faults.InjectedFault"
+    stack = fields["exception_stacktrace"].splitlines()
+    assert stack[0] == "Traceback (most recent call last):"
+    assert any('faults.py", line ' in line for line in stack), stack
+    assert "InjectedFault" in stack[-1], stack
+
+
+def test_a_refused_request_is_told_why_without_a_traceback(vm: Machine) -> None:
+    answer = vm.sh(
+        "curl -sS -w '\\n%{http_code}' -X POST -H 'Content-Type: application/json' -d '{' http://127.0.0.1:8000/orders"
+    )
+    body, status = answer.rsplit("\n", 1)
+    assert status.startswith("4"), answer
+    assert json.loads(body)["status"] == int(status)
     assert "Traceback" not in body
 
 
