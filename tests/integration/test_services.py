@@ -117,7 +117,7 @@ def test_files_say_that_ansible_manages_them(vm: Machine) -> None:
 def test_planted_secret_is_nowhere_to_be_read(vm: Machine) -> None:
     kept = vm.sh("cd /etc/vantage/secrets/alertmanager && cat -- * && stat -c '%a %u %g' -- *")
     assert PLANTED in kept, "the scenario no longer plants it"
-    assert "440 0 65534" in kept
+    assert "440 0 10008" in kept
     places = {
         "the config": "cat /etc/vantage/alertmanager/alertmanager.yml; curl -s http://127.0.0.1:9093/api/v2/status",
         "docker inspect": "docker inspect $(docker ps --quiet)",

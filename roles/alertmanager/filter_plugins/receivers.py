@@ -44,7 +44,7 @@ def alertmanager_secrets(receivers: Iterable[Mapping[str, Any]], smtp_password: 
     if smtp_password:
         contents[SMTP_PASSWORD] = smtp_password
     return [
-        {"path": f"{FOLDER}/{name}", "content": content, "mode": "0440", "group": "65534", "secret": True}
+        {"path": f"{FOLDER}/{name}", "content": content, "mode": "0440", "group": "10008", "secret": True}
         for name, content in contents.items()
     ]
 
