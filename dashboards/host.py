@@ -80,7 +80,7 @@ def _figures() -> Panels:
             "Units of this project or Docker that systemd gave up.",
             "none",
             NONE,
-            f'sum(node_systemd_unit_state{{{HOST}, state="failed"}}) or vector(0)',
+            f'sum(node_systemd_unit_state{{{HOST}, state="failed"}})',
         ),
         (
             "Killed for memory",
