@@ -155,3 +155,19 @@ def test_all_containers_together_stay_below_800_mib_of_memory(vm: Machine) -> No
     # What is promised is with Grafana; without it, it cannot use its share up for the others.
     promised = 800 if "grafana" in used else 800 - GRAFANA_MIB
     assert sum(used.values()) < promised, used
+
+
+def test_no_service_can_read_the_secrets_of_another(vm: Machine) -> None:
+    users = {service: vm.inspect(service)["Config"]["User"].split(":") for service in vm.services}
+    # Root in its container has no capability and no mount with secrets in it.
+    others = {service: ids for service, ids in users.items() if ids[0] != "0"}
+    owners = vm.sh("ls /etc/vantage/secrets").split()
+    assert "alertmanager" in owners
+    for owner in owners:
+        for service, (uid, gid) in others.items():
+            if service == owner:
+                continue
+            seen = vm.try_sh(
+                f"setpriv --reuid={uid} --regid={gid} --clear-groups sh -c 'cat /etc/vantage/secrets/{owner}/*' 2>/dev/null"
+            )
+            assert not seen, f"{service} ({uid}:{gid}) reads the secrets of {owner}"
