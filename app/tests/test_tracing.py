@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
@@ -136,6 +137,8 @@ def test_a_client_span_uses_the_stable_attribute_names(shop: FlaskClient, spans:
     assert span.attributes is not None
     assert span.attributes["http.request.method"] == "GET"
     assert "http.method" not in span.attributes
+    # What a service graph draws its arrow to.
+    assert span.attributes["server.address"] == urlsplit(str(span.attributes["url.full"])).hostname
 
 
 class _Collector(SpanExporter):
