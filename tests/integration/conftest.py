@@ -5,15 +5,15 @@ VANTAGE_TEST_HOST is a testinfra host specification, VANTAGE_TEST_INVENTORY the 
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import testinfra
-from machine import Machine
-
-ROOT = Path(__file__).resolve().parents[2]
+from machine import BIN, ROOT, Machine, play
 
 
 @pytest.fixture(scope="session")
@@ -34,20 +34,21 @@ def inventory() -> str:
 @pytest.fixture(scope="session")
 def playbook(inventory: str):
     """Runs a playbook on the machine; returns the finished process with its output."""
+    return functools.partial(play, inventory)
 
-    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
-            "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_NOCOLOR": "1",
-        }
-        return subprocess.run(
-            ["ansible-playbook", "-i", inventory, str(ROOT / name), *arguments],
-            check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
 
-    return run
+@pytest.fixture(scope="session")
+def variables(inventory: str) -> dict[str, str]:
+    """How the machine under test is reached and which images it has, for a test that needs another machine."""
+    shown = subprocess.run(
+        [str(BIN / "ansible-inventory"), "-i", inventory, "--list"], check=True, capture_output=True, text=True
+    ).stdout
+    (found,) = json.loads(shown)["_meta"]["hostvars"].values()
+    return {
+        name: value
+        for name, value in found.items()
+        if name.startswith(("ansible_conn", "vantage_", "grafana_enabled")) or name.endswith("_image")
+    }
 
 
 @pytest.fixture

@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 PORTS = {"prometheus": 9090, "loki": 3100, "jaeger": 16686, "alertmanager": 9093, "storefront": 8000, "warehouse": 8001}
+
+
+ROOT = Path(__file__).resolve().parents[2]
+# Beside the Python that runs the tests, so that no PATH has to say where.
+BIN = Path(sys.executable).parent
+
+
+def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a playbook of the repository; the finished process with its output."""
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    return subprocess.run(
+        [str(BIN / "ansible-playbook"), "-i", inventory, str(ROOT / name), *arguments],
+        check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def write_inventory(folder: Path, name: str, variables: dict[str, str]) -> str:
+    """An inventory with one machine in both groups, and a host that is no business of Vantage's and does not exist."""
+    hosts: dict[str, Any] = {group: {"hosts": {name: variables}} for group in ("app", "monitoring")}
+    hosts["others"] = {"hosts": {"nowhere.invalid": {}}}
+    path = folder / "hosts.yml"
+    path.write_text(json.dumps(hosts))
+    return str(path)
 
 
 class Machine:

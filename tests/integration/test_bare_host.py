@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import testinfra
-from machine import Machine
+from machine import ROOT, Machine, play, write_inventory
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "vantage-bare"
 TRACES = "ls -d /etc/vantage /var/lib/vantage /usr/local/lib/vantage /usr/bin/docker /etc/systemd/system/vantage* 2>/dev/null; true"
 
@@ -25,43 +23,31 @@ def bare() -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="module")
-def bare_arguments(inventory: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Makes the playbook run on the bare machine, with the variables of the one under test."""
-    shown = subprocess.run(
-        ["ansible-inventory", "-i", inventory, "--list"], check=True, capture_output=True, text=True
-    ).stdout
-    (variables,) = json.loads(shown)["_meta"]["hostvars"].values()
-    variables = {
-        k: v
-        for k, v in variables.items()
-        if k.startswith(("ansible_conn", "vantage_", "grafana_enabled")) or k.endswith("_image")
-    }
-    folder = tmp_path_factory.mktemp("inventory")
-    hosts = {group: {"hosts": {NAME: variables}} for group in ("app", "monitoring")}
-    (folder / "hosts.yml").write_text(json.dumps(hosts))
-    return ["-i", str(folder / "hosts.yml"), "--limit", NAME]
+def run(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
+    """Runs a playbook on the bare machine, with the images of the one under test."""
+    return functools.partial(play, write_inventory(tmp_path_factory.mktemp("inventory"), NAME, variables))
 
 
-def test_check_mode_ends_without_error_and_changes_nothing(bare: Machine, bare_arguments: list[str], playbook) -> None:
-    result = playbook("site.yml", "--check", "--diff", *bare_arguments)
+def test_check_mode_ends_without_error_and_changes_nothing(bare: Machine, run) -> None:
+    result = run("site.yml", "--check", "--diff")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr
     assert "changed=0 " not in result.stdout, "on a bare machine there is something to do"
     assert bare.sh(TRACES).strip() == ""
 
 
-def test_too_little_disk_is_refused(bare: Machine, bare_arguments: list[str], playbook) -> None:
-    result = playbook("site.yml", "-e", '{"preflight_disk_mb": 99999999}', *bare_arguments)
+def test_too_little_disk_is_refused(bare: Machine, run) -> None:
+    result = run("site.yml", "-e", '{"preflight_disk_mb": 99999999}')
     assert result.returncode != 0
     for words in ("MiB free below /var", "99999999", "larger disk", "Nothing was changed"):
         assert words in " ".join(result.stdout.split()), result.stdout
     assert bare.sh(TRACES).strip() == ""
 
 
-def test_unsupported_system_is_refused_with_those_that_are(bare: Machine, bare_arguments: list[str], playbook) -> None:
+def test_unsupported_system_is_refused_with_those_that_are(bare: Machine, run) -> None:
     bare.sh(
         "sed -i 's/^VERSION_ID=.*/VERSION_ID=\"10\"/; s/bookworm/buster/g' /usr/lib/os-release; echo 10.13 > /etc/debian_version"
     )
-    result = playbook("site.yml", *bare_arguments)
+    result = run("site.yml")
     assert result.returncode != 0
     for words in ("runs Debian 10", "not supported", "Debian 12", "Nothing was changed"):
         assert words in " ".join(result.stdout.split()), result.stdout

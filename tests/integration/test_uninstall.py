@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import testinfra
-from machine import Machine
+from machine import ROOT, Machine, play, write_inventory
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME = "vantage-bare2"
 UNINSTALL = "playbooks/uninstall.yml"
 KEPT = "/var/lib/vantage/loki/kept"
@@ -37,41 +33,13 @@ def machine() -> Iterator[Machine]:
     subprocess.run([container, "down", NAME], check=True, capture_output=True)
 
 
-@pytest.fixture(scope="module")
-def variables(inventory: str) -> dict[str, str]:
-    """Of the machine under test: how it is reached, its images."""
-    shown = subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-inventory")), "-i", inventory, "--list"],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    (found,) = json.loads(shown)["_meta"]["hostvars"].values()
-    return {
-        k: v
-        for k, v in found.items()
-        if k.startswith(("ansible_conn", "vantage_", "grafana_enabled")) or k.endswith("_image")
-    }
-
-
 @pytest.fixture
 def run(variables: dict[str, str], tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """Runs a playbook on the machine; its status, and its output with single spaces."""
-    hosts = {group: {"hosts": {NAME: variables}} for group in ("app", "monitoring")}
-    # Neither an app's nor a monitoring host: it is no business of Vantage's, and does not exist.
-    hosts["others"] = {"hosts": {"nowhere.invalid": {}}}
-    path = tmp_path / "hosts.yml"
-    path.write_text(json.dumps(hosts))
+    inventory = write_inventory(tmp_path, NAME, variables)
 
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
-        "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0",
-    }  # fmt: skip
-
-    # Not the fixture `playbook`, whose inventory has the machine under test in the same groups.
     def call(name: str, *arguments: str) -> tuple[int, str]:
-        result = subprocess.run(
-            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(path), str(ROOT / name), *arguments],
-            check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        result = play(inventory, name, *arguments)
         return result.returncode, " ".join((result.stdout + result.stderr).split())
 
     return call
