@@ -22,7 +22,9 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         files = [self.rendered(file) for given in arguments.pop("files", []) for file in self.expanded(dict(given))]
-        arguments |= {"files": files, "show_diff": self._task.diff}
+        # Apart, because a module writes its arguments into the journal of the host.
+        secrets = {file["path"]: file.pop("content") for file in files if file.get("secret")}
+        arguments |= {"files": files, "secrets": secrets, "show_diff": self._task.diff}
         return result | self._execute_module("vantage_files", module_args=arguments, task_vars=task_vars)
 
     def expanded(self, file: dict[str, Any]) -> list[dict[str, Any]]:

@@ -30,6 +30,10 @@ options:
     type: list
     elements: str
     default: []
+  secrets:
+    description: Set by the action plugin, the contents of secret files by their path.
+    type: dict
+    default: {}
   show_diff:
     description: Set by the action plugin.
     type: bool
@@ -191,13 +195,14 @@ def main():
             # What the files hold may be secret; the task's no_log hides it, and their names stay readable.
             "files": {"type": "list", "elements": "dict", "default": []},
             "only": {"type": "list", "elements": "str", "default": []},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
             "show_diff": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     for item in module.params["files"]:
         if item.get("secret"):
-            module.no_log_values.update({item["content"], item["content"].strip()} - {""})
+            item["content"] = module.params["secrets"][item["path"]]
     place = Place(module)
     for item in module.params["directories"]:
         place.parent(item["path"])
