@@ -60,3 +60,26 @@ def test_a_users_own_variable_passes(name: str) -> None:
 )
 def test_addresses_overlap_when_they_take_a_port_from_each_other(one: str, other: str, same: bool) -> None:
     assert ports.overlaps(one, other) is same
+
+
+@pytest.mark.parametrize(
+    "name", ["up/../../x", "He llo", "-a;b", "a", "Hello", "x" * 41, "loki", "node-exporter", "traffic"]
+)
+def test_a_name_that_no_app_can_have_is_refused(name: str) -> None:
+    (sentence,) = variables.app_problems([{"name": name, "port": 8000}])
+    assert name in sentence
+
+
+def test_two_apps_of_one_name_and_an_impossible_port_are_refused() -> None:
+    problems = variables.app_problems([{"name": "hello", "port": 8000}, {"name": "hello", "port": 99999}])
+    assert any("two apps are called hello" in problem for problem in problems)
+    assert any("99999" in problem for problem in problems)
+
+
+def test_the_demo_shop_and_ordinary_names_pass() -> None:
+    apps = [
+        {"name": "warehouse", "port": 8001},
+        {"name": "storefront", "port": 8000},
+        {"name": "my-app2", "port": 8002},
+    ]
+    assert variables.app_problems(apps) == []

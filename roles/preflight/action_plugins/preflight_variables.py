@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import pathlib
+import re
 from typing import Any
 
 import yaml
@@ -44,6 +45,28 @@ def misspelt(names: set[str], options: dict[str, Any]) -> list[str]:
     return sentences
 
 
+def app_problems(apps: list[dict[str, Any]]) -> list[str]:
+    """One sentence for each app whose name or port cannot be: a name is that of a unit, of files and of a host."""
+    taken = {path.parent.name.replace("_", "-") for path in ROLES.glob("*/handlers")} - {"flask-app"}
+    problems, seen = [], set()
+    for app in apps:
+        name, port = str(app.get("name", "")), app.get("port")
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,38}[a-z0-9]", name):
+            problems.append(
+                f"vantage_apps: {name!r} is no name for an app: two to forty lower-case letters, digits and dashes, a letter first."
+            )
+        elif name in taken:
+            problems.append(
+                f"vantage_apps: the name {name} belongs to the role {name.replace('-', '_')}; choose another."
+            )
+        elif name in seen:
+            problems.append(f"vantage_apps: two apps are called {name}; one would replace the other. Rename one.")
+        seen.add(name)
+        if str(port).isdigit() and not 1 <= int(str(port)) <= 65535:
+            problems.append(f"vantage_apps: port {port} of {name} is none; give one from 1 to 65535.")
+    return problems
+
+
 class ActionModule(ActionBase):
     """Fails with one sentence for each misspelt name and each value of a wrong type; changes nothing."""
 
@@ -66,6 +89,8 @@ class ActionModule(ActionBase):
                 continue
             checked = ArgumentSpecValidator({name: spec}).validate({name: value})
             problems += [f"The variable {name} is wrong: {message}" for message in checked.error_messages]
+            if name == "vantage_apps" and not checked.error_messages:
+                problems += app_problems(value)
         if problems:
             problems.append("Correct them in the inventory or on the command line and run again. Nothing was changed.")
             return result | {"failed": True, "msg": "\n".join(problems)}
