@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-PORTS = {"prometheus": 9090, "loki": 3100, "jaeger": 16686, "alertmanager": 9093, "storefront": 8000, "warehouse": 8001}
-
-
 ROOT = Path(__file__).resolve().parents[2]
 # Beside the Python that runs the tests, so that no PATH has to say where.
 BIN = Path(sys.executable).parent
