@@ -44,8 +44,14 @@ def source_digest(folder: str) -> str:
     return total.hexdigest()
 
 
+def built_tag(image: str, digest: str) -> str:
+    """The tag of what is built of a source with this digest: `shop:1` becomes `shop:1-0123456789ab`."""
+    separator = "-" if ":" in image.rpartition("/")[2] else ":"
+    return f"{image}{separator}{digest[:12]}"
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
-        return {"source_digest": source_digest, "source_files": source_files}
+        return {"built_tag": built_tag, "source_digest": source_digest, "source_files": source_files}

@@ -66,6 +66,8 @@ class ActionModule(ActionBase):
             seen[port] = (name, address)
             if str(port) in look["ports"].get(service, []):
                 continue  # The service itself has it.
+            if name.startswith("port of the app") and any(str(port) in look["ports"][app] for app in look["apps"]):
+                continue  # An app that is removed or moved before this one starts.
             for listener in look["listening"].get(str(port), []):
                 if overlaps(listener["address"], address):
                     problems.append(
