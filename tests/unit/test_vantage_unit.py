@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import re
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -166,3 +167,45 @@ def test_a_network_with_another_subnet_is_refused_with_the_way_out(
     said = capsys.readouterr().err
     assert "10.0.0.0/24" in said
     assert "docker network rm vantage" in said
+
+
+def test_a_service_between_two_tries_is_started_anew(unit: ModuleType) -> None:
+    started(unit)
+    unit.answers_of_commands["systemctl show"] = (
+        "ActiveState=activating\nSubState=auto-restart\nUnitFileState=enabled\n"
+    )
+    assert unit.drift("loki") == "start"
+
+
+def test_a_failure_is_explained_by_the_lines_of_this_start(unit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        asked.append(argv)
+        said = (
+            "0123abcd\n"
+            if "--property=InvocationID" in argv
+            else "the port is taken\n"
+            if argv[0] == "journalctl"
+            else ""
+        )
+        return subprocess.CompletedProcess(argv, 0, said, "")
+
+    monkeypatch.setattr(unit, "run", run)
+    assert "the port is taken" in unit.explain("loki", "its process has ended")
+    assert [argv[-1] for argv in asked if argv[0] == "journalctl"] == ["_SYSTEMD_INVOCATION_ID=0123abcd"]
+
+
+def test_status_fails_while_a_service_is_not_ready(
+    unit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started(unit)
+    monkeypatch.setattr(unit, "answers", lambda url: "answered 503: not yet")
+    path = unit.UNITS / "vantage-loki.service"
+    path.write_text(re.sub(r"ReadyUrl=.*", "ReadyUrl=http://127.0.0.1:9/", path.read_text()))
+    with pytest.raises(SystemExit) as left:
+        unit.status()
+    assert left.value.code == 1
+    assert "NOT READY: answered 503" in capsys.readouterr().out
+    monkeypatch.setattr(unit, "answers", lambda url: "")
+    unit.status()
