@@ -83,3 +83,45 @@ def test_the_demo_shop_and_ordinary_names_pass() -> None:
         {"name": "my-app2", "port": 8002},
     ]
     assert variables.app_problems(apps) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("loki_image", "docker.io/grafana/loki", "docker.io/grafana/loki:3.7.8"),
+        ("grafana_image", "Grafana:12", "registry.example.org:5000/grafana/grafana@sha256:" + "0" * 64),
+        ("loki_memory", "half a gig", "512m"),
+        ("prometheus_retention_time", "15 days", "15d"),
+        ("prometheus_retention_size", "5 gigs", "5GB"),
+        ("prometheus_scrape_interval", "15", "1m30s"),
+        ("loki_retention", "a week", "7d"),
+        ("jaeger_retention", "7d", "168h"),
+        ("loki_stream_rate", "8 per second", "8MB"),
+        ("docker_journal_max_use", "much", "1G"),
+        ("vantage_publish_address", "localhost", "10.0.0.5"),
+        ("vantage_network_subnet", "172.29.238.0", "10.1.0.0/16"),
+        ("grafana_root_url", "grafana.example.org", "https://grafana.example.org/"),
+        ("grafana_port", 70000, 3000),
+        ("vantage_ready_seconds", 0, "900"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_with_one_that_can(name: str, wrong: object, right: object) -> None:
+    spec = variables.known_options()[name]
+    assert variables.shape_problem(name, right, spec) == ""
+    sentence = variables.shape_problem(name, wrong, spec)
+    assert name in sentence
+    assert str(wrong) in sentence
+
+
+@pytest.mark.parametrize("name", sorted(variables.known_options()))
+def test_every_default_has_its_shape(name: str) -> None:
+    spec = variables.known_options()[name]
+    if "default" in spec and "{{" not in str(spec["default"]):
+        assert variables.shape_problem(name, spec["default"], spec) == ""
+
+
+def test_a_host_is_asked_for_the_ports_of_the_roles_that_the_playbook_runs_on_it() -> None:
+    assert {"loki", "grafana", "promtail", "node_exporter"} <= ports.roles_of(["monitoring"])
+    assert "flask_app" not in ports.roles_of(["monitoring"])
+    assert {"flask_app", "promtail"} <= ports.roles_of(["app"])
+    assert not {"loki", "grafana"} & ports.roles_of(["app"])

@@ -212,3 +212,24 @@ def test_prometheus_scrapes_every_service_of_the_playbook() -> None:
     # What the visitors do shows in the shop's metrics.
     services = {role.replace("_", "-") for role in SERVICES} - {"traffic"}
     assert services | {"storefront", "warehouse"} <= names
+
+
+def texts(role: str) -> dict[str, str]:
+    """The numbers and switches among a role's settings as `-e name=value` gives them: texts."""
+    options = specs("vantage")["main"]["options"] | specs(role).get("main", {}).get("options", {})
+    return {
+        name: str(option["default"])
+        for name, option in options.items()
+        if option["type"] in {"int", "float", "bool"} and "default" in option and "{{" not in str(option["default"])
+    }
+
+
+@pytest.mark.parametrize("template", sorted(ROLES.glob("*/templates/*.yml.j2")), ids=lambda p: p.name)
+def test_a_number_given_as_text_renders_the_same_config(template: Path) -> None:
+    role = template.parents[1].name
+    assert Host(role, **texts(role)).render(template) == Host(role).render(template)
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_a_number_given_as_text_renders_the_same_unit(role: str) -> None:
+    assert unit(role, **texts(role)) == unit(role)

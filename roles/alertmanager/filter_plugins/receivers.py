@@ -8,7 +8,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-FOLDER = "/etc/vantage/secrets/alertmanager"
 # Where container_service mounts it.
 SECRETS = "/run/secrets"
 SMTP_PASSWORD = "smtp_password"
@@ -33,8 +32,8 @@ def secret_name(receiver: Mapping[str, Any], setting: str) -> str:
     return f"{name}_{setting}"
 
 
-def alertmanager_secrets(receivers: Iterable[Mapping[str, Any]], smtp_password: str) -> list[dict[str, Any]]:
-    """Every secret file as vantage_files takes it: readable by the container's group alone."""
+def alertmanager_secrets(receivers: Iterable[Mapping[str, Any]], smtp_password: str) -> dict[str, str]:
+    """Every secret by the name of its file."""
     contents = {
         secret_name(receiver, setting): str(receiver[setting])
         for receiver in receivers
@@ -43,10 +42,7 @@ def alertmanager_secrets(receivers: Iterable[Mapping[str, Any]], smtp_password: 
     }
     if smtp_password:
         contents[SMTP_PASSWORD] = smtp_password
-    return [
-        {"path": f"{FOLDER}/{name}", "content": content, "mode": "0440", "group": "10008", "secret": True}
-        for name, content in contents.items()
-    ]
+    return contents
 
 
 def ways(receiver: Mapping[str, Any], smtp_host: str) -> dict[str, Any]:

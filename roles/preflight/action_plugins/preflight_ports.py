@@ -6,11 +6,21 @@ import pathlib
 from typing import Any
 
 import yaml
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 ROLES = pathlib.Path(__file__).resolve().parents[2]
-# Which group's hosts run a role; the others run everywhere.
-MONITORING = {"prometheus", "alertmanager", "loki", "jaeger", "grafana"}
+SITE = ROLES.parent / "playbooks/site.yml"
+
+
+def roles_of(groups: list[str]) -> set[str]:
+    """The roles that the playbook runs on a host of these groups."""
+    return {
+        entry["role"]
+        for play in yaml.safe_load(SITE.read_text(encoding="utf-8"))
+        if set(play["hosts"].split(":")) & set(groups)
+        for entry in play["roles"]
+    }
 
 
 def overlaps(one: str, other: str) -> bool:
@@ -31,12 +41,12 @@ class ActionModule(ActionBase):
         engine, public = (
             str(self.setting(variables, "vantage", f"vantage_{k}_address")) for k in ("engine", "publish")
         )
-        ports = []
+        ports, wanted = [], roles_of(groups)
         for path in sorted(ROLES.glob("*/defaults/main.yml")):
             role = path.parent.parent.name
-            if role in MONITORING and "monitoring" not in groups:
+            if role not in wanted:
                 continue
-            if role == "grafana" and not self.setting(variables, role, "grafana_enabled"):
+            if role == "grafana" and not boolean(self.setting(variables, role, "grafana_enabled")):
                 continue
             for name in yaml.safe_load(path.read_text(encoding="utf-8")):
                 if name.startswith(f"{role}_") and name.endswith("_port"):

@@ -45,6 +45,38 @@ def misspelt(names: set[str], options: dict[str, Any]) -> list[str]:
     return sentences
 
 
+# Of which shape a text must be: names, pattern, and an example that says it all.
+GO_DURATION = r"(\d+(\.\d+)?(h|m|s|ms))+"
+DURATION = r"((\d+)(y|w|d|h|m|s|ms))+"
+SHAPES = (
+    (r"\w+_image", r"[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*(:[\w][\w.-]*|@sha256:[0-9a-f]{64})", "an image with its tag, such as docker.io/grafana/loki:3.7.8"),
+    (r"\w+_memory", r"\d+[bkmg]", "an amount of memory with its unit, such as 512m or 2g"),
+    (r"jaeger_retention|alertmanager_retention", GO_DURATION, "a time in hours, minutes or seconds, such as 168h"),
+    (r"loki_retention|prometheus_retention_time|prometheus_scrape_interval|alertmanager_(group_wait|\w+_interval)", DURATION, "a time such as 15s, 4h or 30d"),
+    (r"prometheus_retention_size", r"\d+(B|KB|MB|GB|TB|PB)", "a size such as 5GB"),
+    (r"loki_stream_rate", r"\d+(\.\d+)?(B|KB|MB|GB)", "a size such as 8MB"),
+    (r"docker_journal_max_use", r"\d+[KMGT]?", "a size such as 1G"),
+    (r"\w+_(publish|engine)_address|vantage_network_gateway", r"(\d{1,3}\.){3}\d{1,3}", "an IPv4 address, such as 127.0.0.1"),
+    (r"vantage_network_subnet", r"(\d{1,3}\.){3}\d{1,3}/\d{1,2}", "a subnet, such as 172.29.238.0/24"),
+    (r"grafana_root_url|\w+_(external|loki|warehouse)_url|traffic_url|flask_app_otlp_endpoint", r"https?://\S+", "an address, such as http://localhost:3000/"),
+)  # fmt: skip
+
+
+def shape_problem(name: str, value: Any, spec: dict[str, Any]) -> str:
+    """One sentence where a value has the right type and cannot be right, else an empty text."""
+    if value in ("", None) and spec.get("default") in ("", None):
+        return ""  # Left out.
+    if spec["type"] == "int":
+        least = 0 if name.startswith("preflight_") or name.endswith("_seed") else 1
+        most = 65535 if name.endswith("_port") else None
+        if int(value) < least or (most and int(value) > most):
+            return f"The variable {name} is {value}; give a number from {least}{f' to {most}' if most else ' on'}."
+    for names, pattern, example in SHAPES:
+        if re.fullmatch(names, name) and not re.fullmatch(pattern, str(value)):
+            return f"The variable {name} is {str(value)!r}; it needs {example}."
+    return ""
+
+
 def app_problems(apps: list[dict[str, Any]]) -> list[str]:
     """One sentence for each app whose name or port cannot be: a name is that of a unit, of files and of a host."""
     taken = {path.parent.name.replace("_", "-") for path in ROLES.glob("*/handlers")} - {"flask-app"}
@@ -89,6 +121,8 @@ class ActionModule(ActionBase):
                 continue
             checked = ArgumentSpecValidator({name: spec}).validate({name: value})
             problems += [f"The variable {name} is wrong: {message}" for message in checked.error_messages]
+            if not checked.error_messages and (problem := shape_problem(name, value, spec | options[name])):
+                problems.append(problem)
             if name == "vantage_apps" and not checked.error_messages:
                 problems += app_problems(value)
         if problems:
