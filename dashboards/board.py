@@ -42,9 +42,17 @@ def add_sources(board: Dashboard) -> Dashboard:
     return board
 
 
-def service_variable(metric: str = f"{REQUESTS}_count") -> QueryVariable:
-    """Which services are shown; all of them at first."""
-    return _choice("service", "Service", f"label_values({metric}, service_name)", "Services that are shown.", ".+")
+def service_variable(metric: str = f"{REQUESTS}_count", everything: str = ".+") -> QueryVariable:
+    """Which services are shown; all of them at first. An empty `everything` stands for those that the metric names."""
+    query = f"label_values({metric}, service_name)"
+    return _choice("service", "Service", query, "Services that are shown.", everything)
+
+
+def traced_variable(metric: str, condition: str) -> QueryVariable:
+    """Of which service traces are listed. An app that has an objective can be chosen before its first request."""
+    names = f"{metric}|service_name:slo_availability_objective:ratio"
+    query = f'label_values({{__name__=~"{names}", {condition}}}, service_name)'
+    return single("traced", "Traces of", query, "The service whose traces are listed; Jaeger searches one.")
 
 
 def route_variable() -> QueryVariable:
@@ -60,7 +68,9 @@ def instance_variable(metric: str = f"{REQUESTS}_count", condition: str = 'servi
 
 
 def _choice(name: str, label: str, query: str, description: str, everything: str) -> QueryVariable:
-    variable = single(name, label, query, description).multi(True).include_all(True).all_value(everything)
+    variable = single(name, label, query, description).multi(True).include_all(True)
+    if everything:
+        variable.all_value(everything)
     return variable.current(EVERYTHING)
 
 

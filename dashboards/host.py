@@ -12,18 +12,18 @@ from dashboards.panels import (
     Steps,
     bars,
     colour,
+    days_until_full,
+    figures,
     graph,
     listing,
-    matching,
     named,
-    number,
     steps_of,
     transform,
 )
-from dashboards.queries import PROMETHEUS, now, over_time, rows
+from dashboards.queries import DISKS, PROMETHEUS, now, over_time, rows
 
 HOST = 'instance=~"$instance"'
-DISK = f'{HOST}, fstype!~"tmpfs|overlay|squashfs|ramfs|vfat", mountpoint!~"/boot.*"'
+DISK = f"{HOST}, {DISKS}"
 # Bridges and the ends of containers' cables count the same bytes once more.
 LINK = f'{HOST}, device!~"lo|veth.*|br-.*|docker.*|virbr.*"'
 FILL: Steps = ((None, "green"), (0.8, "orange"), (0.9, "red"))
@@ -45,7 +45,7 @@ def build() -> Dashboard:
 
 
 def _figures() -> Panels:
-    for title, words, unit, steps, expr in (
+    yield from figures(
         (
             "CPU",
             "Share of all processors that is busy, the busiest host.",
@@ -67,14 +67,7 @@ def _figures() -> Panels:
             FILL,
             f"max(1 - node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes{{{DISK}}})",
         ),
-        (
-            "Disk full in",
-            "Days until the first file system is full, if it goes on as in the last hour; at most a year.",
-            "d",
-            ((None, "red"), (2, "orange"), (7, "green")),
-            f"min(clamp(node_filesystem_avail_bytes{{{DISK}}} / clamp_min(-deriv(node_filesystem_avail_bytes{{{DISK}}}[1h]), 1)"
-            " / 86400, 0, 365))",
-        ),
+        days_until_full(DISK),
         (
             "Failed units",
             "Units of this project or Docker that systemd gave up.",
@@ -89,14 +82,7 @@ def _figures() -> Panels:
             NONE,
             f"sum(increase(node_vmstat_oom_kill{{{HOST}}}[1h])) or vector(0)",
         ),
-    ):
-        yield number(
-            About(
-                title=title, description=words, source=PROMETHEUS, width=4, height=4, unit=unit, steps=steps,
-                decimals=0 if unit == "none" else 1,
-            ),
-            now(expr),
-        )  # fmt: skip
+    )
 
 
 def _machine() -> Panels:
@@ -128,7 +114,7 @@ def _machine() -> Panels:
             title="Waiting",
             description="Share of the time in which something waited for processor, disk or memory (pressure stall "
             "information). This hurts before a resource is at 100 %.",
-            source=PROMETHEUS, width=8, unit="percentunit", minimum=0,
+            source=PROMETHEUS, width=8, unit="percentunit", decimals=1, minimum=0,
         ),
         *(
             over_time(f"max(rate(node_pressure_{name}_waiting_seconds_total{{{HOST}}}[$__rate_interval]))", name, ref)
@@ -160,13 +146,12 @@ def _machine() -> Panels:
             title="Disk space used",
             description="Used share of each file system; several mounts of one device show alike.",
             source=PROMETHEUS, width=24, height=5, unit="percentunit", decimals=1, minimum=0, maximum=1, steps=FILL,
-            # A name of its own, or a single bar has none.
-            overrides=[matching(".*", displayName="${__field.labels.device} on ${__field.labels.instance}")],
         ),
         now(
             f"max by (instance, device) (1 - node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes{{{DISK}}})",
             "{{device}} on {{instance}}",
         ),
+        name="${__field.labels.device} on ${__field.labels.instance}",
     )  # fmt: skip
 
 

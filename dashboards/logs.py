@@ -73,7 +73,7 @@ def _volume() -> Panels:
             title="Lines by level",
             description="Lines in each interval, by level. Lines without a level count as unknown. The filters for "
             "route and status do not apply here.",
-            source=LOKI, width=12, height=7, minimum=0, decimals=0, data_links=[explore],
+            source=LOKI, width=12, height=7, unit="locale", minimum=0, decimals=0, data_links=[explore],
             overrides=[named(level, color=colour(name)) for level, name in LEVEL_COLOURS.items()],
         ),
         counted(f"sum by (level) (count_over_time({STREAMS} [$__auto]))", "{{level}}"),
@@ -88,7 +88,7 @@ def _volume() -> Panels:
         About(
             title="Lines by service",
             description="Lines in each interval, by service. The filters for route and status do not apply here.",
-            source=LOKI, width=12, height=7, minimum=0, decimals=0, data_links=[explore],
+            source=LOKI, width=12, height=7, unit="locale", minimum=0, decimals=0, data_links=[explore],
         ),
         counted(f"sum by (service_name) (count_over_time({STREAMS} [$__auto]))", "{{service_name}}"),
         stacked=True, bars=True, calcs=("sum",),

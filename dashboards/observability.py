@@ -5,14 +5,26 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
 from dashboards import board, links
-from dashboards.panels import NEUTRAL, About, Panels, Steps, graph, listing, named, number, states, steps_of, transform
-from dashboards.queries import PROMETHEUS, now, over_time, rows
+from dashboards.panels import (
+    NEUTRAL,
+    About,
+    Panels,
+    Steps,
+    days_until_full,
+    figures,
+    graph,
+    listing,
+    named,
+    states,
+    steps_of,
+    transform,
+)
+from dashboards.queries import DISKS, PROMETHEUS, over_time, rows
 
 NONE: Steps = ((None, "green"), (1, "red"))
 SOME: Steps = ((None, "green"), (1e-9, "red"))
 # Seconds until an event can be seen.
 DELAY: Steps = ((None, "green"), (30, "orange"), (120, "red"))
-DISK = 'fstype!~"tmpfs|overlay|squashfs|ramfs|vfat", mountpoint!~"/boot.*"'
 I = "[$__rate_interval]"  # noqa: E741 - it is read inside long expressions
 
 # What an engine did not take or could not keep. `or vector(0)` where a counter appears with its first loss.
@@ -50,7 +62,7 @@ def build() -> Dashboard:
 
 def _figures() -> Panels:
     lost = " + ".join(f"({expr.replace(I, '[5m]')})" for expr in DROPS.values())
-    for title, words, unit, steps, expr in (
+    yield from figures(
         ("Targets down", "Targets that Prometheus cannot scrape.", "none", NONE, "count(up == 0) or vector(0)"),
         (
             "Lost",
@@ -74,14 +86,7 @@ def _figures() -> Panels:
             NONE,
             "sum(increase(prometheus_rule_evaluation_failures_total[15m])) or vector(0)",
         ),
-        (
-            "Room for",
-            "Days until the first file system is full, if it goes on as in the last hour; at most a year.",
-            "d",
-            ((None, "red"), (2, "orange"), (7, "green")),
-            f"min(clamp(node_filesystem_avail_bytes{{{DISK}}} / clamp_min(-deriv(node_filesystem_avail_bytes{{{DISK}}}[1h]), 1)"
-            " / 86400, 0, 365))",
-        ),
+        days_until_full(DISKS),
         (
             "Slowest to be seen",
             "Seconds until the newest sample, line or span can be found, the slowest of the three.",
@@ -89,14 +94,7 @@ def _figures() -> Panels:
             DELAY,
             f"max({_scrape_age()} or {_line_delay('[5m]')} or {_span_delay('[5m]')})",
         ),
-    ):
-        yield number(
-            About(
-                title=title, description=words, source=PROMETHEUS, width=4, height=4, unit=unit, steps=steps,
-                decimals=0 if unit == "none" else 1,
-            ),
-            now(expr),
-        )  # fmt: skip
+    )
 
 
 def _scrape_age() -> str:
@@ -248,7 +246,7 @@ def _engines() -> Panels:
         About(
             title="Series and streams",
             description="What the stores hold in memory: a steep rise is a label with too many values.",
-            source=PROMETHEUS, width=8, unit="short", decimals=0, minimum=0,
+            source=PROMETHEUS, width=8, unit="locale", decimals=0, minimum=0,
         ),
         over_time("sum(prometheus_tsdb_head_series)", "Prometheus series", "A"),
         over_time("sum(loki_ingester_memory_streams)", "Loki streams", "B"),

@@ -29,6 +29,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from dashboards.links import Link
+from dashboards.queries import PROMETHEUS, now
 
 Panels = Iterator[Builder[Panel]]
 Queries = Sequence[Builder[Dataquery]]
@@ -41,6 +42,7 @@ ERROR_STEPS: Steps = ((None, GOOD), (0.001, NOTICE), (0.01, BAD))
 # Seconds; the middle step is the default of the latency objective.
 DURATION_STEPS: Steps = ((None, GOOD), (0.25, NOTICE), (1, BAD))
 NEUTRAL: Steps = ((None, PLAIN),)
+RATES = ("reqps", "cps")
 
 
 @dataclass(kw_only=True)
@@ -163,8 +165,10 @@ def graph(
         panel.thresholds_style(
             common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         )
-    if about.soft_maximum is not None:
-        panel.axis_soft_max(about.soft_maximum)
+    # Where nothing happens, Grafana's own axis of a rate reaches to 100.
+    soft_maximum = 1 if about.soft_maximum is None and about.unit in RATES else about.soft_maximum
+    if soft_maximum is not None:
+        panel.axis_soft_max(soft_maximum)
     # A service has the same colour on every graph; lines with fixed names are told apart by their order.
     by_name = any("{{" in str(getattr(query.build(), "legend_format", "")) for query in queries)
     mode_of_colours = FieldColorModeId.PALETTE_CLASSIC_BY_NAME if by_name else FieldColorModeId.PALETTE_CLASSIC
@@ -203,6 +207,39 @@ def number(
     return panel
 
 
+# Title, description, unit, thresholds and query of one big figure.
+Figure = tuple[str, str, str, Steps, str]
+
+
+def figures(*row: Figure) -> Panels:
+    """The row of figures that a page begins with, from Prometheus, as they are now."""
+    for title, words, unit, steps, expr in row:
+        about = About(
+            title=title,
+            description=words,
+            source=PROMETHEUS,
+            width=24 // len(row),
+            height=4,
+            unit=unit,
+            steps=steps,
+            decimals=0 if unit == "none" else 1,
+        )
+        yield number(about, now(expr))
+
+
+def days_until_full(disks: str) -> Figure:
+    """When the first of the chosen file systems is full; a machine that just started has no pace to go by."""
+    left = f"node_filesystem_avail_bytes{{{disks}}}"
+    return (
+        "Disk full in",
+        "Days until the first file system is full, if it goes on as in the last hour; at most a year. Known when the "
+        "disks have been watched for half an hour.",
+        "d",
+        ((None, BAD), (2, NOTICE), (7, GOOD)),
+        f"min(clamp({left} / clamp_min(-deriv({left}[1h]), 1) / 86400, 0, 365) and {left} offset 30m)",
+    )
+
+
 def listing(about: About, *queries: Builder[Dataquery], sort: str = "", descending: bool = True) -> Builder[Panel]:
     """A table; a cell without a value shows a dash, not the sentence of the empty table."""
     about.overrides.insert(0, matching(".*", noValue="–"))
@@ -218,10 +255,12 @@ def listing(about: About, *queries: Builder[Dataquery], sort: str = "", descendi
     return panel
 
 
-def bars(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
-    """One horizontal bar per series."""
+def bars(about: About, *queries: Builder[Dataquery], name: str = "") -> Builder[Panel]:
+    """One horizontal bar per series; without a `name` of its own, a bar that is alone has none."""
     panel = bargauge.Panel()
     _dress(panel, about, queries)
+    if name:
+        panel.display_name(name)
     panel.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
     panel.value_mode(common.BarGaugeValueMode.TEXT).color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
     panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))

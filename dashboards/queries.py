@@ -12,6 +12,8 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="${prometheus}")
 LOKI = DataSourceRef(type_val="loki", uid="${loki}")
 JAEGER = DataSourceRef(type_val="jaeger", uid="${jaeger}")
+# File systems that a person can fill; those in memory and those of the boot loader are none.
+DISKS = 'fstype!~"tmpfs|overlay|squashfs|ramfs|vfat", mountpoint!~"/boot.*"'
 MIXED = DataSourceRef(type_val="datasource", uid="-- Mixed --")
 
 

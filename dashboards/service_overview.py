@@ -33,6 +33,7 @@ from dashboards.queries import JAEGER, LOKI, PROMETHEUS, buckets, lines, now, ov
 SERVICE = 'service_name=~"$service"'
 ROUTE = f'{SERVICE}, http_route=~"$route"'
 RAW = f'{ROUTE}, instance=~"$instance"'
+NO_REQUESTS = "No requests in this time range"
 FAILED = 'http_response_status_code=~"5.."'
 COUNT, BUCKET = f"{board.REQUESTS}_count", f"{board.REQUESTS}_bucket"
 BY_ROUTE = "service_name_http_route:http_server"
@@ -57,12 +58,10 @@ def build() -> Dashboard:
         "Service overview",
         "Which service is slow or failing, since when, on which route, and the lines and traces that say why.",
     )
-    overview.with_variable(board.service_variable()).with_variable(board.route_variable())
+    # The engines write lines, too, but are no services of this page: "All" is all that answer requests.
+    overview.with_variable(board.service_variable(everything="")).with_variable(board.route_variable())
     overview.with_variable(board.instance_variable())
-    of_service = f"label_values({COUNT}{{{SERVICE}}}, service_name)"
-    overview.with_variable(
-        board.single("traced", "Traces of", of_service, "The service whose traces are listed; Jaeger searches one.")
-    )
+    overview.with_variable(board.traced_variable(COUNT, SERVICE))
     slow = f"query_result(round(max({DURATION}:p95_5m{{{SERVICE}}}), 0.001) > 0 or vector(0))"
     overview.with_variable(
         board.hidden(
@@ -147,7 +146,7 @@ def _services() -> Builder[Panel]:
         "D": ("Errors 6 h", f"{BY_SERVICE}_errors:ratio6h"),
         "E": ("p95 5 min", f"{DURATION}:p95_5m"),
         "F": ("p95 6 h", f"{DURATION}:p95_6h"),
-        "G": ("Availability budget left", "service_name:slo_availability_error_budget_left:ratio"),
+        "G": ("Error budget left", "service_name:slo_availability_error_budget_left:ratio"),
         "H": ("Latency budget left", "service_name:slo_latency_error_budget_left:ratio"),
     }
     filled = {"type": "color-background", "mode": "basic"}
@@ -219,7 +218,7 @@ def _over_time() -> Panels:
         About(
             title="Requests over time",
             description="Requests per second by service.",
-            source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=_more(),
+            source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=_more(), empty=NO_REQUESTS,
         ),
         over_time(_rate(), "{{service_name}}"),
     )  # fmt: skip
@@ -228,7 +227,7 @@ def _over_time() -> Panels:
             title="Errors over time",
             description="Share of the requests that were answered with a status of 500 or above, by service.",
             source=PROMETHEUS, width=8, unit="percentunit",
-            soft_maximum=0.02, minimum=0, steps=ERROR_STEPS, data_links=_more(),
+            soft_maximum=0.02, minimum=0, steps=ERROR_STEPS, data_links=_more(), empty=NO_REQUESTS,
         ),
         over_time(_error_share(), "{{service_name}}"),
     )  # fmt: skip
@@ -236,7 +235,7 @@ def _over_time() -> Panels:
         About(
             title="Duration over time",
             description="Quantiles of all chosen services together. A dot is one request: a click on it opens its trace.",
-            source=PROMETHEUS, width=8, unit="s", minimum=0,
+            source=PROMETHEUS, width=8, unit="s", minimum=0, empty=NO_REQUESTS,
             overrides=[
                 named("p50", color=colour("blue")),
                 named("p95", color=colour("orange")),
@@ -256,7 +255,7 @@ def _over_time() -> Panels:
             title="How long requests take",
             description="Requests per second by duration; the scale of colours is below. A dot is one request: a click on it "
             "opens its trace.",
-            source=PROMETHEUS, width=24, unit="s",
+            source=PROMETHEUS, width=24, height=10, unit="s", empty=NO_REQUESTS,
         ),
         buckets(f"sum by (le) (rate({BUCKET}{{{RAW}}}[$__rate_interval]))"),
     )  # fmt: skip
@@ -273,7 +272,7 @@ def _side_by_side() -> Panels:
                 title=f"Requests and errors, last {words}",
                 description=f"Requests and failed requests per second by service over the last {words}, {origin}; "
                 "whatever time range is chosen above.",
-                source=PROMETHEUS, width=12, unit="reqps", minimum=0, last=last, data_links=_more(),
+                source=PROMETHEUS, width=12, unit="reqps", minimum=0, last=last, data_links=_more(), empty=NO_REQUESTS,
                 overrides=[
                     matching(".* errors", color={"mode": "shades", "fixedColor": "red"}, custom__fillOpacity=40),
                 ],
@@ -288,7 +287,7 @@ def _side_by_side() -> Panels:
                 title=f"Duration p95, last {words}",
                 description=f"95 % of the requests were answered within this time, by service, over the last {words}, "
                 f"{origin}; whatever time range is chosen above.",
-                source=PROMETHEUS, width=12, unit="s", minimum=0, last=last, data_links=_more(),
+                source=PROMETHEUS, width=12, unit="s", minimum=0, last=last, data_links=_more(), empty=NO_REQUESTS,
             ),
             over_time(
                 f"histogram_quantile(0.95, {per_service})" if last == "5m" else f"{DURATION}:p95_5m{{{SERVICE}}}",
@@ -308,7 +307,7 @@ def _routes() -> Panels:
             {"title": "Its log lines", "url": f"/d/{links.LOGS}?${{__url_time_range}}&{here}"},
         ],
     )
-    narrow = matching("Method|Service", custom__width=95)
+    narrow = matching("Method|Service", custom__width=90)
     yield listing(
         About(
             title="Slowest routes",
@@ -329,9 +328,10 @@ def _routes() -> Panels:
             overrides=[
                 route_links, narrow,
                 matching(
-                    "p95.*", unit="s", decimals=0, thresholds=steps_of(DURATION_STEPS), custom__cellOptions=filled
+                    "p95.*", unit="s", decimals=0, thresholds=steps_of(DURATION_STEPS), custom__cellOptions=filled,
+                    custom__width=85,
                 ),
-                matching("Requests.*", unit="reqps", decimals=1, thresholds=steps_of(NEUTRAL)),
+                matching("Requests.*", unit="reqps", decimals=1, thresholds=steps_of(NEUTRAL), custom__width=115),
             ],
         ),
         rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_request_duration_seconds:p95_5m{{{ROUTE}}})", "A"),
@@ -359,7 +359,7 @@ def _routes() -> Panels:
                 route_links, narrow,
                 matching(
                     "Errors.*", unit="percentunit", decimals=2, thresholds=steps_of(ERROR_STEPS),
-                    custom__cellOptions=filled,
+                    custom__cellOptions=filled, custom__width=105,
                 ),
             ],
         ),

@@ -55,7 +55,7 @@ def _state() -> Panels:
         "A": ("Availability", "service_name:slo_availability_objective:ratio"),
         "B": ("Latency", "service_name:slo_latency_objective:ratio"),
         "C": ("Within", "service_name:slo_latency_threshold:seconds"),
-        "D": ("Availability burn", "service_name:slo_availability_burn:rate1h"),
+        "D": ("Error burn", "service_name:slo_availability_burn:rate1h"),
         "E": ("Latency burn", "service_name:slo_latency_burn:rate1h"),
     }
     yield listing(

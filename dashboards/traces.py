@@ -24,10 +24,13 @@ from dashboards.queries import JAEGER, MIXED, PROMETHEUS, callers, over_time, ro
 
 CALLS = "traces_span_metrics_calls_total"
 SPENT = "traces_span_metrics_duration_milliseconds"
+# Jaeger traces the searches of whoever looks at it: these are not what anybody came to see.
+OTHERS = 'service_name!="jaeger"'
 SERVICE = 'service_name=~"$service"'
-SERVER, CLIENT = 'span_kind="SPAN_KIND_SERVER"', 'span_kind="SPAN_KIND_CLIENT"'
+SERVER, CLIENT = f'{OTHERS}, span_kind="SPAN_KIND_SERVER"', f'{OTHERS}, span_kind="SPAN_KIND_CLIENT"'
 FAILED = 'status_code="STATUS_CODE_ERROR"'
 OPERATION = "service_name, span_name"
+NO_SPANS = "No spans in this time range"
 
 
 def build() -> Dashboard:
@@ -35,11 +38,9 @@ def build() -> Dashboard:
     board_ = board.new(
         links.TRACES, "Traces", "Who calls whom, which operation takes the time, and the traces to look at."
     )
-    board_.with_variable(board.service_variable(CALLS))
-    of_service = f'label_values({CALLS}{{{SERVICE}, {SERVER}, service_name!="jaeger"}}, service_name)'
-    board_.with_variable(
-        board.single("traced", "Traces of", of_service, "The service whose traces are listed; Jaeger searches one.")
-    )
+    board_.with_variable(board.service_variable(f"{CALLS}{{{OTHERS}}}"))
+    # An objective has no kind of span.
+    board_.with_variable(board.traced_variable(CALLS, f'{SERVICE}, {OTHERS}, span_kind=~"SPAN_KIND_SERVER|"'))
     board_.with_variable(
         board.text_variable("min_duration", "At least", "Only traces that took this long, such as 250ms or 1.5s.")
     )
@@ -93,21 +94,30 @@ def _who_and_which() -> Panels:
         About(
             title="Who calls whom",
             description="Services, and the calls between them. In a circle: requests per second and their mean "
-            "duration; its ring is red for the share that failed. On an arrow: calls per second and their mean duration.",
-            source=MIXED, width=12, height=12, empty="No spans in this time range",
+            "duration; its ring is red for the share that failed. On an arrow, when you point at it: calls per second and "
+            "their mean duration in milliseconds.",
+            source=MIXED, width=12, height=12, empty=NO_SPANS,
             transformations=[
                 transform("merge", only="A|B|C|D"),
                 transform("merge", only="E|F"),
                 # The graph looks for these very names, and a renamed field keeps its old one underneath.
                 *(
-                    transform("calculateField", mode="reduceRow", alias=alias, reduce={"include": [name], "reducer": "sum"})
-                    for name, alias in (
-                        ("Value #A", "mainstat"), ("Value #B", "secondarystat"), ("Value #C", "arc__failed"),
-                        ("Value #D", "arc__fine"), ("Value #E", "mainstat"), ("Value #F", "secondarystat"),
+                    transform(
+                        "calculateField", only=f"(merge-)?[{queries}].*", mode="reduceRow", alias=alias,
+                        reduce={"include": [f"Value #{ref}"], "reducer": "sum"},
+                    )
+                    for queries, ref, alias in (
+                        ("A-D", "A", "mainstat"), ("A-D", "B", "secondarystat"), ("A-D", "C", "arc__failed"),
+                        ("A-D", "D", "arc__fine"), ("EF", "E", "mainstat"), ("EF", "F", "secondarystat"),
                     )
                 ),
             ],
             overrides=[
+                # How they are called in the legend and in the menu of a circle.
+                named("mainstat", displayName="calls"),
+                named("secondarystat", displayName="mean duration"),
+                named("arc__failed", displayName="failed"),
+                named("arc__fine", displayName="fine"),
                 named(
                     "title",
                     links=[
@@ -124,7 +134,7 @@ def _who_and_which() -> Panels:
         rows(_edge(_by(called, pair)), "E"),
         rows(_edge(mean.format(pair, SPENT, called)), "F"),
         callers("G"),
-        units=("reqps", "ms"), arcs={"arc__failed": "red", "arc__fine": "green"},
+        units=("req/s", "ms"), arcs={"arc__failed": "red", "arc__fine": "green"},
     )  # fmt: skip
     yield listing(
         About(
@@ -160,7 +170,7 @@ def _operations() -> Panels:
         About(
             title="Requests by operation",
             description="Spans per second of the kind “server”, by service and operation.",
-            source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=explore,
+            source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=explore, empty=NO_SPANS,
         ),
         over_time(_by(f"{SERVICE}, {SERVER}", OPERATION), "{{service_name}} {{span_name}}"),
         calcs=("lastNotNull",),
@@ -170,7 +180,7 @@ def _operations() -> Panels:
             title="Duration p95 by operation",
             description="95 % of the spans of an operation took at most this time. A dot is one span: a click on it "
             "opens its trace.",
-            source=PROMETHEUS, width=8, unit="ms", minimum=0, data_links=explore,
+            source=PROMETHEUS, width=8, unit="ms", minimum=0, data_links=explore, empty=NO_SPANS,
         ),
         over_time(
             f"histogram_quantile(0.95, {_by(f'{SERVICE}, {SERVER}', f'le, {OPERATION}', f'{SPENT}_bucket')})",
@@ -183,7 +193,7 @@ def _operations() -> Panels:
             title="Where the time goes",
             description="Milliseconds of work per second, by service: the duration of its requests without what it waits "
             "for other services. What grows here makes the whole slow.",
-            source=PROMETHEUS, width=8, unit="ms", minimum=0,
+            source=PROMETHEUS, width=8, unit="ms", minimum=0, empty=NO_SPANS,
         ),
         over_time(f"clamp_min({own}, 0)", "{{service_name}}"),
         stacked=True,
@@ -191,7 +201,7 @@ def _operations() -> Panels:
     filled = {"type": "color-background", "mode": "basic"}
     in_ms = tuple((None if step is None else step * 1000, name) for step, name in DURATION_STEPS)
     both = f"{OPERATION}, span_kind"
-    condition = f'{SERVICE}, span_kind=~"SPAN_KIND_(SERVER|CLIENT)"'
+    condition = f'{SERVICE}, {OTHERS}, span_kind=~"SPAN_KIND_(SERVER|CLIENT)"'
     yield listing(
         About(
             title="Slowest operations",

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
+from rendering import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "roles/grafana/files/dashboards"
@@ -168,10 +171,21 @@ def test_data_sources_lead_to_each_other_with_escaped_variables() -> None:
     # Jaeger gives the service's name apart from the tags: a tag service.name would leave the selector empty.
     assert "$$__tags" not in jaeger["tracesToLogsV2"]["query"]
     assert "service.name" not in [tag["key"] for tag in jaeger["tracesToMetrics"]["tags"]]
-    leads = {
-        "prometheus": sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"][0]["datasourceUid"],
-        "loki": sources["loki"]["jsonData"]["derivedFields"][0]["datasourceUid"],
-    }
-    assert set(leads.values()) == {sources["jaeger"]["uid"]}
+    assert sources["loki"]["jsonData"]["derivedFields"][0]["datasourceUid"] == sources["jaeger"]["uid"]
     assert jaeger["tracesToLogsV2"]["datasourceUid"] == sources["loki"]["uid"]
     assert jaeger["tracesToMetrics"]["datasourceUid"] == sources["prometheus"]["uid"]
+
+
+def test_an_exemplar_opens_its_trace_in_jaegers_own_words() -> None:
+    """By its source's uid, Grafana would ask Jaeger in Tempo's language and find nothing."""
+    (prometheus,) = [
+        s for s in Host("grafana").value(trust_as_template("{{ __grafana_datasources }}")) if s["type"] == "prometheus"
+    ]
+    (way,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
+    assert way["name"] == "trace_id"
+    assert "datasourceUid" not in way
+    address = urlsplit(way["url"].replace("$$", "$"))
+    assert address.path == "/explore"
+    (pane,) = json.loads(parse_qs(address.query)["panes"][0]).values()
+    assert pane["datasource"] == "vantage-jaeger"
+    assert [query["query"] for query in pane["queries"]] == ["${__value.raw}"]
