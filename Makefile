@@ -38,6 +38,10 @@ status: $(VENV) ## One line per service
 traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds 300 --errors 0.2"
 	@.venv/bin/python app/src/shop/traffic.py --url http://127.0.0.1:8000 --warehouse http://127.0.0.1:8001 $(ARGS)
 
+.PHONY: report
+report: $(VENV) ## What happened in the last minutes and hours, as a page in report/: make report ARGS="-e report_short=1m"
+	@scripts/vm report $(VM) "$(ARGS)"
+
 .PHONY: logs
 logs: $(VENV) ## The journal of one service: make logs S=storefront
 	@scripts/vm logs $(VM) "$(S)"

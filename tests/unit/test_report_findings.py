@@ -1,0 +1,343 @@
+"""The report's rules: each fault is named, with its cause, and a calm system gives nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from report_data import END, LONG, SHORT, STEP, requests, shop_trace, span, system, timeline, vector
+
+from vantage_report.analyse import Facts
+from vantage_report.detectors import detect
+from vantage_report.findings import Finding
+
+
+def found(data: dict[str, Any]) -> dict[tuple[str, str], Finding]:
+    findings = detect(Facts(data))
+    by_kind = {(finding.kind, finding.service): finding for finding in findings}
+    assert len(by_kind) == len(findings), findings
+    return by_kind
+
+
+def failing(data: dict[str, Any], share: float = 0.2) -> None:
+    """The warehouse fails a share of its requests, and the storefront with it."""
+    for service, status in (("storefront", "502"), ("warehouse", "500")):
+        requests(data, service, "short", {"200": 600 * (1 - share), status: 600 * share}, 0.004)
+    data["traces"]["failed@short"] = [shop_trace(error="InjectedFault") for _ in range(10)]
+
+
+def test_calm_system_gives_no_finding() -> None:
+    assert found(system()) == {}
+
+
+def test_calm_system_has_nothing_thin() -> None:
+    assert list(Facts(system()).thin()) == []
+
+
+def test_failures_are_laid_at_the_service_they_begin_in() -> None:
+    data = system()
+    failing(data)
+    findings = found(data)
+    assert set(findings) == {("errors", "warehouse"), ("errors", "storefront")}
+    cause, effect = findings["errors", "warehouse"], findings["errors", "storefront"]
+    assert cause.title == "warehouse fails 20 % of its requests"
+    assert "InjectedFault" in cause.text
+    assert "before it was 0 %" in cause.text
+    assert (cause.of, effect.of) == ("", "warehouse")
+    assert detect(Facts(data))[0] == cause
+    assert len(cause.traces) == 3
+
+
+def test_five_failures_of_twelve_hundred_are_no_finding() -> None:
+    data = system()
+    requests(data, "warehouse", "short", {"200": 1195, "500": 5}, 0.004)
+    assert found(data) == {}
+
+
+def test_two_failures_of_ten_are_too_few() -> None:
+    data = system()
+    requests(data, "warehouse", "short", {"200": 8, "500": 2}, 0.004)
+    assert found(data) == {}
+
+
+def test_failing_all_along_is_said_so() -> None:
+    data = system()
+    failing(data)
+    for window in ("base", "long"):
+        requests(data, "warehouse", window, {"200": 32_000, "500": 8000}, 0.004)
+    assert "before it was 20 % as well" in found(data)["errors", "warehouse"].text
+
+
+def test_refusals_of_a_flood_are_named() -> None:
+    data = system()
+    requests(data, "storefront", "short", {"422": 900}, 0.002, route="/orders")
+    finding = found(data)["refusals", "storefront"]
+    assert "422 (900)" in finding.text
+    assert "GET /orders (900)" in finding.text
+    assert finding.severity == "warning"
+
+
+def test_refusals_as_usual_are_no_finding() -> None:
+    data = system()
+    requests(data, "storefront", "short", {"200": 560, "404": 40}, 0.004)
+    assert found(data) == {}
+
+
+def test_added_latency_is_laid_at_the_service_that_takes_the_time() -> None:
+    data = system()
+    for service in ("storefront", "warehouse"):
+        requests(data, service, "short", {"200": 600}, 0.8)
+    data["traces"]["short"] = [shop_trace(us=800_000) for _ in range(40)]
+    findings = found(data)
+    assert set(findings) == {("latency", "warehouse"), ("latency", "storefront")}
+    assert "time goes in warehouse itself, in GET /products" in findings["latency", "warehouse"].text
+    assert findings["latency", "storefront"].of == "warehouse"
+    assert findings["latency", "warehouse"].of == ""
+    assert findings["latency", "warehouse"].severity == "critical"
+
+
+def test_one_slow_route_among_many_requests_is_found() -> None:
+    data = system()
+    for window, seconds in (("base", 0.004), ("short", 0.9)):
+        requests(data, "warehouse", window, {"200": 40 if window == "short" else 2800}, seconds, route="/report")
+    assert "on GET /report" in found(data)["latency", "warehouse"].title
+
+
+def test_milliseconds_more_are_no_finding() -> None:
+    data = system()
+    requests(data, "warehouse", "short", {"200": 600}, 0.012)
+    assert found(data) == {}
+
+
+def test_a_stopped_service_is_down_and_its_callers_follow_from_it() -> None:
+    data = system()
+    data["metrics"]["up"]["series"][1]["value"][1] = "0"
+    vector(data, "last_up", [({"service_name": "warehouse", "job": "apps", "instance": "warehouse:8000"}, END - 90)])
+    requests(data, "storefront", "short", {"200": 300, "503": 300}, 0.004)
+    trace = shop_trace()[:2]
+    trace[0]["error"] = trace[1]["error"] = True
+    trace[0]["tags"] = {"http.response.status_code": "503"}
+    trace[1]["tags"] = {"server.address": "warehouse", "error.type": "NewConnectionError"}
+    data["traces"]["failed@short"] = [trace] * 10
+    findings = found(data)
+    assert findings["down", "warehouse"].severity == "critical"
+    assert "since" in findings["down", "warehouse"].title
+    assert findings["errors", "storefront"].of == "warehouse"
+
+
+def test_a_restart_loop_is_told_from_a_deployment() -> None:
+    data = system()
+    vector(
+        data,
+        "starts@short",
+        [({"service_name": "warehouse"}, 4), ({"service_name": "storefront"}, 1), ({"service_name": "loki"}, 0)],
+    )
+    vector(data, "auto_restarts@short", [({"name": "vantage-warehouse.service"}, 4)])
+    findings = found(data)
+    assert findings["restarts", "warehouse"].severity == "critical"
+    assert findings["restarts", "warehouse"].title == "warehouse restarts again and again"
+    assert findings["restarts", "storefront"].severity == "note"
+    assert "deployed" in findings["restarts", "storefront"].text
+    assert ("restarts", "loki") not in findings
+
+
+def test_dropped_spans_and_lines_are_counted() -> None:
+    data = system()
+    vector(data, "spans_dropped@short", [({"service_name": "storefront", "reason": "export_failed"}, 120)])
+    vector(data, "lines_dropped@short", [({"service_name": "loki", "reason": "rate_limited"}, 7)])
+    findings = found(data)
+    assert "storefront 120" in findings["lost_spans", "jaeger"].text
+    assert "loki 7 (rate_limited)" in findings["lost_lines", "loki"].text
+
+
+def test_an_engine_that_does_not_answer_is_a_finding_and_its_data_missing() -> None:
+    data = system()
+    data["engines"]["jaeger"] = {"ok": False, "error": "connection refused"}
+    data["traces"] = {}
+    facts = Facts(data)
+    (finding,) = detect(facts)
+    assert (finding.kind, finding.service) == ("silent", "jaeger")
+    assert "connection refused" in finding.text
+    assert any("Jaeger did not answer" in text for text in facts.thin())
+
+
+def test_calls_in_a_loop_are_found_once_for_their_operation() -> None:
+    data = system()
+    data["traces"]["short"] = [shop_trace(calls=12) for _ in range(30)]
+    finding = found(data)["repeated_calls", "warehouse"]
+    assert "12 times" in finding.title
+    assert "SELECT products" in finding.title
+
+
+def test_slow_database_calls_are_found() -> None:
+    data = system()
+    data["traces"]["short"] = [shop_trace(database_us=300_000) for _ in range(30)]
+    assert "before it was 0.2 ms" in found(data)["slow_database", "warehouse"].text
+
+
+def test_calls_without_an_answer_are_found() -> None:
+    data = system()
+    traces = []
+    for number in range(10):
+        trace = f"{number:032x}"
+        root = span(trace, "storefront", "GET /", "", 0, 3_001_000, kind="server", error=True, tags={})
+        call = span(
+            trace, "storefront", "GET", root["id"], 0, 3_000_000, kind="client", error=True,
+            tags={"server.address": "payments", "error.type": "ReadTimeoutError"},
+        )  # fmt: skip
+        traces.append([root, call])
+    data["traces"]["failed@short"] = traces
+    finding = found(data)["no_answer", "storefront"]
+    assert "payments" in finding.title
+    assert "ReadTimeoutError" in finding.text
+    assert "3.00 s" in finding.text
+
+
+def test_a_caller_that_marks_404_as_error_has_not_failed() -> None:
+    data = system()
+    trace = shop_trace(error="404")
+    for one in trace:
+        one["tags"]["http.response.status_code"] = "404"
+    data["traces"]["failed@short"] = [trace] * 10
+    assert found(data) == {}
+    assert not Facts(data).chosen("failed", "short")[0].failed
+
+
+def test_a_new_error_in_the_log_is_found_and_an_old_one_not() -> None:
+    data = system()
+    series = {
+        "metric": {"service_name": "storefront", "level": "error", "said": "cache: no space"},
+        "value": [END, "30"],
+    }
+    data["logs"]["patterns@short"] = {"query": "q", "series": [series]}
+    assert "cache: no space" in found(data)["new_error", "storefront"].text
+    data["logs"]["patterns@base"] = {"query": "q", "series": [{**series, "value": [END, "2000"]}]}
+    assert found(data) == {}
+
+
+def test_errors_in_an_engines_log_are_shown_but_no_finding() -> None:
+    data = system()
+    labels = {"service_name": "loki", "level": "error", "said": "context canceled"}
+    data["logs"]["patterns@short"] = {"query": "q", "series": [{"metric": labels, "value": [END, "30"]}]}
+    assert found(data) == {}
+    assert Facts(data).patterns[0].count == 30
+
+
+def test_one_client_that_takes_over_is_found() -> None:
+    data = system()
+    for window, numbers in (
+        ("short", {"10.0.0.1": "900", "10.0.0.2": "20"}),
+        ("base", {"10.0.0.1": "100", "10.0.0.2": "900"}),
+    ):
+        data["logs"][f"clients@{window}"] = {
+            "query": "q",
+            "series": [
+                {"metric": {"service_name": "storefront", "client_address": a}, "value": [END, n]}
+                for a, n in numbers.items()
+            ],
+        }
+    assert "10.0.0.1 sends 98 %" in found(data)["one_client", "storefront"].title
+
+
+def test_a_single_client_as_always_is_no_finding() -> None:
+    data = system()
+    for window in ("short", "base"):
+        series = {"metric": {"service_name": "storefront", "client_address": "10.0.0.1"}, "value": [END, "900"]}
+        data["logs"][f"clients@{window}"] = {"query": "q", "series": [series]}
+    assert found(data) == {}
+
+
+def test_a_route_that_is_asked_for_far_more_is_found() -> None:
+    data = system()
+    requests(data, "storefront", "base", {"200": 3000}, 0.004, route="/sale")
+    requests(data, "storefront", "short", {"200": 2000}, 0.004, route="/sale")
+    assert "GET /sale of storefront" in found(data)["surge", "storefront"].title
+
+
+def test_memory_and_disk_near_their_end_are_found() -> None:
+    data = system()
+    vector(data, "memory", [({"service_name": "loki"}, 0.95), ({"service_name": "jaeger"}, 0.5)])
+    vector(data, "disk_free", [({"device": "/dev/vda1"}, 0.04)])
+    assert set(found(data)) == {("memory", "loki"), ("disk", "host")}
+
+
+def test_a_budget_that_burns_is_found() -> None:
+    data = system()
+    name = "service_name:slo_availability"
+    for metric, value in (
+        ("objective:ratio", 0.995),
+        ("burn:rate5m", 20),
+        ("burn:rate1h", 16),
+        ("error_budget_left:ratio", 0.4),
+    ):
+        vector(data, "slo", [({"__name__": f"{name}_{metric}", "service_name": "warehouse"}, value)])
+    finding = found(data)["slo", "warehouse"]
+    assert finding.severity == "critical"
+    assert "40 % is left" in finding.text
+
+
+def test_a_firing_alert_that_no_rule_covers_is_passed_on() -> None:
+    data = system()
+    data["metrics"]["alerts"]["alerts"] = [
+        {
+            "labels": {"alertname": name, "severity": "warning"},
+            "annotations": {"summary": f"{name}!"},
+            "state": "firing",
+        }
+        for name in ("Watchdog", "TimeSkew", "ErrorSpike")
+    ]
+    findings = found(data)
+    assert set(findings) == {("alert", "host")}
+    assert findings["alert", "host"].title == "The alert TimeSkew fires"
+
+
+def points(value: float, usual: float, begin: float, end: float) -> list[tuple[float, float]]:
+    times = [END - LONG + STEP * (i + 1) for i in range(LONG // STEP)]
+    return [(at, value if begin <= at <= end else usual) for at in times]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "usual"), [("failed", "errors", 0.5, 0.0), ("p95", "latency", 0.9, 0.005)]
+)
+def test_what_is_over_is_told_as_over(name: str, kind: str, value: float, usual: float) -> None:
+    data = system()
+    begin, end = END - 7200, END - 5400
+    timeline(data, f"{name}~long", "warehouse", points(value, usual, begin, end))
+    finding = found(data)[kind, "warehouse"]
+    assert finding.until == end
+    assert finding.since == begin - STEP
+    assert "It is over." in finding.text
+    assert "earlier" in finding.title
+
+
+def test_what_goes_on_says_since_when() -> None:
+    data = system()
+    failing(data)
+    timeline(data, "failed~long", "warehouse", points(0.4, 0.0, END - 3600, END))
+    finding = found(data)["errors", "warehouse"]
+    assert finding.until is None
+    assert finding.since == END - 3600 - STEP
+
+
+def test_links_lead_to_the_query_over_the_long_window() -> None:
+    data = system()
+    failing(data)
+    link = found(data)["errors", "warehouse"].link
+    assert link.startswith("http://grafana:3000/explore?")
+    assert f"%22from%22%3A%22{int((END - LONG) * 1000)}%22" in link
+    assert "vantage-prometheus" in link
+    data["meta"]["grafana"] = ""
+    assert found(data)["errors", "warehouse"].link == ""
+
+
+def test_thin_data_is_said() -> None:
+    data = system()
+    data["metrics"]["first_seen"]["series"] = []
+    vector(data, "first_seen", [({"service_name": name}, END - 1500) for name in ("storefront", "warehouse")])
+    requests(data, "warehouse", "short", {"200": 3}, 0.004)
+    data["traces"]["short"] = []
+    data["problems"] = ["loki did not answer the query “raw”: timed out"]
+    said = " ".join(Facts(data).thin())
+    for part in ("the last 25 min only", "warehouse had 3 requests only", "gave no traces", "timed out"):
+        assert part in said, part
+    assert SHORT == 300

@@ -1,0 +1,1 @@
+"""What happened in the last minutes and hours, as pictures and plain sentences."""
