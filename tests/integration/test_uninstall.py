@@ -72,6 +72,10 @@ def test_check_mode_tells_and_removes_nothing(machine: Machine, run) -> None:
     assert status == 0, output
     assert "changed=0 " not in output
     assert "Check mode: nothing was removed" in output
+    for would in (*images(machine), "/etc/systemd/system/vantage-loki.service", "/var/lib/vantage"):
+        assert would in output
+    assert "not-ours" not in output
+    assert "Left:" not in output, "what would be removed is not left"
     assert machine.sh(TRACES + ";" + INSIDE) == before
 
 
