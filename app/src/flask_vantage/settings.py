@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -32,6 +32,23 @@ class SettingsError(ValueError):
         self.variable = variable
         self.reason = reason
         self.fix = fix
+
+
+def require_http_url(variable: str, value: str, example: str) -> SplitResult:
+    """The parts of an http(s) URL.
+
+    Raises:
+        SettingsError: The value of `variable` is none; the text shows `example`.
+    """
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(variable, f"{value!r} is not an http(s) URL", f"Use e.g. {example}")
+    return parts
 
 
 @dataclass(frozen=True)
@@ -173,16 +190,7 @@ class _Reader:
             value = self.text(variable)
             if value is None:
                 continue
-            try:
-                parts = urlsplit(value)
-                usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-                _ = parts.port
-            except ValueError:
-                usable = False
-            if not usable:
-                raise SettingsError(
-                    variable, f"{value!r} is not an http(s) URL", "Use e.g. http://jaeger:4318"
-                )
+            require_http_url(variable, value, "http://jaeger:4318")
             return value
         return default
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 import urllib3
 from loguru import logger
@@ -17,7 +16,8 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from flask_vantage import Problem, SettingsError, current_request_id
+from flask_vantage import Problem, current_request_id
+from flask_vantage.settings import require_http_url
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 READ_TIMEOUT_SECONDS = 3.0
@@ -35,16 +35,7 @@ class Warehouse:
     """Calls the warehouse at `url`. Failures are raised as the `Problem` a client should see."""
 
     def __init__(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-            _ = parts.port
-        except ValueError:
-            usable = False
-        if not usable:
-            raise SettingsError(
-                "WAREHOUSE_URL", f"{url!r} is not an http(s) URL", "Use e.g. http://warehouse:8000"
-            )
+        parts = require_http_url("WAREHOUSE_URL", url, "http://warehouse:8000")
         self._prefix = parts.path.rstrip("/")
         self._pool = urllib3.connection_from_url(
             url,

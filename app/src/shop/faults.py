@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flask import Blueprint, Flask, request
+from flask import Blueprint, Flask, Response, request
 from loguru import logger
 
 from flask_vantage import SettingsError
@@ -78,11 +78,14 @@ class FaultSwitch:
         )
         return self.read()
 
-    def clear(self) -> tuple[str, int]:
+    def clear(self) -> Response:
         """Switch every fault off."""
         self._set(Faults())
         logger.warning("The injected faults were switched off.")
-        return "", 204
+        answer = Response(status=204)
+        # Without a body there is no type of one.
+        del answer.headers["Content-Type"]
+        return answer
 
     def _requested(self) -> Faults:
         values = json_object()

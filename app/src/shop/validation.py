@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from flask import request
+from werkzeug.exceptions import BadRequest
 
 from flask_vantage import Problem
 
@@ -62,6 +63,8 @@ def json_object() -> dict[str, object]:
     """Return the request's body; raises 415 or 400 when it is no JSON object."""
     try:
         body: object = request.get_json()
+    except BadRequest:
+        raise Problem(400, "The body is not valid JSON.") from None
     except RecursionError:
         raise Problem(400, "The JSON is nested too deeply.") from None
     if not isinstance(body, dict):
