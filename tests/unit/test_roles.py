@@ -72,7 +72,8 @@ def test_every_notified_handler_exists(role: str) -> None:
         wanted = task.get("notify", [])
         notified |= set([wanted] if isinstance(wanted, str) else wanted)
         variables = task.get("vars", {})
-        if task.get("ansible.builtin.include_role", {}) == {"name": "container_service"}:
+        call = task.get("ansible.builtin.include_role", {})
+        if call.get("name") == "container_service" and "tasks_from" not in call:
             name = variables["container_service_name"]
             notified.add(variables.get("container_service_apply", f"Apply {name}"))
     notified.discard("{{ container_service_apply }}")  # the caller's, found above
@@ -233,3 +234,23 @@ def test_a_number_given_as_text_renders_the_same_config(template: Path) -> None:
 @pytest.mark.parametrize("role", SERVICES)
 def test_a_number_given_as_text_renders_the_same_unit(role: str) -> None:
     assert unit(role, **texts(role)) == unit(role)
+
+
+def calls() -> list[Any]:
+    """Every call of container_service, with the entry point and the variables it is given."""
+    found = []
+    for role in roles():
+        for task in tasks(role):
+            call = task.get("ansible.builtin.include_role", {})
+            if call.get("name") == "container_service":
+                entry = Path(call.get("tasks_from", "main")).stem
+                found.append(pytest.param(entry, set(task["vars"]), call, id=task["name"]))
+    return found
+
+
+@pytest.mark.parametrize(("entry", "given", "call"), calls())
+def test_a_call_of_container_service_keeps_to_its_spec(entry: str, given: set[str], call: dict[str, Any]) -> None:
+    options = specs("container_service")[entry]["options"]
+    assert call["rolespec_validate"] is False, "this test stands in for the check of each run"
+    assert given <= set(options)
+    assert {name for name, option in options.items() if option.get("required")} <= given
