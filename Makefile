@@ -94,8 +94,9 @@ dashboards: $(VENV) ## Write Grafana's dashboards from their Python sources
 .PHONY: requirements
 requirements: ## Pin requirements again
 	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
-	@.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url requirements/dev.in -o requirements/dev.txt
+	@for name in dev ansible; do \
+	  .venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url "requirements/$$name.in" -o "requirements/$$name.txt"; done
 	@rm -rf .venv-pin
 
 .PHONY: clean
