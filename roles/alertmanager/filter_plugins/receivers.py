@@ -18,7 +18,7 @@ SECRET_SETTINGS = ("webhook_url", "slack_url", "pagerduty_key")
 TITLE = "{{ .Status | toUpper }}: {{ .CommonLabels.alertname }} {{ .CommonLabels.service_name }}"
 TEXT = (
     "{{ range .Alerts }}{{ .Annotations.summary }}\n{{ .Annotations.description }}\n"
-    "{{ with .Annotations.runbook_url }}What to do: {{ . }}\n{{ end }}{{ end }}"
+    "{{ with .Annotations.runbook }}{{ . }}\n{{ end }}{{ with .Annotations.runbook_url }}{{ . }}\n{{ end }}{{ end }}"
 )
 
 
