@@ -53,7 +53,8 @@ class About:
     description: str
     source: DataSourceRef
     width: int
-    height: int = 8
+    # High enough for a legend of three.
+    height: int = 9
     unit: str = "short"
     decimals: int | None = None
     minimum: float | None = None

@@ -331,7 +331,7 @@ def _routes() -> Panels:
                     "p95.*", unit="s", decimals=0, thresholds=steps_of(DURATION_STEPS), custom__cellOptions=filled,
                     custom__width=85,
                 ),
-                matching("Requests.*", unit="reqps", decimals=1, thresholds=steps_of(NEUTRAL), custom__width=115),
+                matching("Requests.*", unit="reqps", decimals=1, thresholds=steps_of(NEUTRAL), custom__width=130),
             ],
         ),
         rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_request_duration_seconds:p95_5m{{{ROUTE}}})", "A"),

@@ -121,7 +121,8 @@ def _burn() -> Panels:
 
 
 def _eaten() -> Panels:
-    failed = f"avg_over_time({BY_ROUTE}_errors:rate5m{{{SERVICE}}}[$__range]) * $__range_s"
+    # Minute by minute: a mean of a route that was known for ten minutes, times six hours, would be far too many.
+    failed = f"sum_over_time({BY_ROUTE}_errors:rate5m{{{SERVICE}}}[$__range:1m]) * 60"
     here = "var-service=${__data.fields.Service:percentencode}&var-route=${__data.fields.Route:percentencode}"
     yield listing(
         About(

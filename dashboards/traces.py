@@ -111,13 +111,10 @@ def _who_and_which() -> Panels:
                         ("A-D", "D", "arc__fine"), ("EF", "E", "mainstat"), ("EF", "F", "secondarystat"),
                     )
                 ),
+                # For the legend; the figures in the circle are found by their names, the ring by its fields' prefix.
+                transform("organize", only="(merge-)?[A-D].*", renameByName={"arc__failed": "failed", "arc__fine": "fine"}),
             ],
             overrides=[
-                # How they are called in the legend and in the menu of a circle.
-                named("mainstat", displayName="calls"),
-                named("secondarystat", displayName="mean duration"),
-                named("arc__failed", displayName="failed"),
-                named("arc__fine", displayName="fine"),
                 named(
                     "title",
                     links=[
