@@ -46,6 +46,10 @@ report: $(VENV) ## What happened in the last minutes and hours, as a page in rep
 logs: $(VENV) ## The journal of one service: make logs S=storefront
 	@scripts/vm logs $(VM) "$(S)"
 
+.PHONY: shell
+shell: $(VENV) ## A shell on the VM
+	@scripts/vm shell $(VM)
+
 .PHONY: password
 password: $(VENV) ## Print Grafana's admin password
 	@scripts/vm password $(VM)
