@@ -33,7 +33,8 @@ SAMPLE = 200
 EXTREMES = 20
 # A trace is complete when its last service has sent its spans; the newest seconds are left out.
 SETTLE = 5
-PATTERNS = 12
+# Patterns whose first and last line are looked up: of the apps, and of everything else.
+PATTERNS = (10, 6)
 LINES = 200
 
 Say = Callable[[str], None]
@@ -112,7 +113,9 @@ class Collector:
             series = answers[1].get("body", {}).get("data", {}).get("result") or []
             oldest = min((float(one["value"][1]) for one in series), default=0.0)
         self.windows = Windows(self._short, self._long, end, max(oldest, end - self._long))
-        self.services = sorted(answers[3]["body"].get("data") or []) if self.engines["jaeger"]["ok"] else []
+        traced = answers[3]["body"].get("data") or [] if self.engines["jaeger"]["ok"] else []
+        # Jaeger traces the questions that it is asked.
+        self.services = sorted(set(traced) - {"jaeger"})
         there = [name for name, engine in self.engines.items() if engine["ok"]]
         missing = "".join(f"; {name} does not: {self.engines[name]['error']}" for name in ENGINES if name not in there)
         self._say(f"{', '.join(there)} answer{missing}" if len(there) > 1 else f"{there[0]} answers{missing}")
@@ -233,7 +236,9 @@ class Collector:
                 key = (labels.get("service_name", ""), labels.get("level", ""), labels.get("said", ""))
                 found[key] += round(float(series["value"][1]))
         apps = set(self.apps())
-        ranked = sorted(found, key=lambda key: (key[0] not in apps, -found[key]))[:PATTERNS]
+        often = sorted(found, key=lambda key: -found[key])
+        ranked = [key for key in often if key[0] in apps][: PATTERNS[0]]
+        ranked += [key for key in often if key[0] not in apps][: PATTERNS[1]]
         questions = []
         for place, key in enumerate(ranked):
             query = queries.pattern_examples(*key)
@@ -262,7 +267,7 @@ class Collector:
     def _collect_traces(self) -> str:
         windows = self.windows
         end = windows.end - SETTLE
-        services = [service for service in self.services if service != "jaeger"]
+        services = self.services
         per_service = max(1, len(services))
         questions = []
         for service in services:

@@ -89,7 +89,7 @@ def _pair(rows: int, height: float, facts: Facts) -> tuple[Figure, list[list[Axe
 def _time_axis(axes: Axes, facts: Facts, window: str) -> None:
     begin = max(facts.begin(window), min(facts.first_seen.values(), default=0.0) - 60)
     axes.set_xlim(_date(begin), _date(facts.end))
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=6 if window == "long" else 5))
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=7))
     axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M" if facts.end - begin >= 180 else "%H:%M:%S", tz=UTC))
 
 

@@ -91,7 +91,9 @@ def _box(
     service = facts.services.get(name)
     # A database belongs to its service; names that are too long for the box get smaller letters.
     shown = name.replace(" of ", "\nof ")
-    size_of = min(10.0, 62 * WIDTH * width / max(len(line) for line in shown.split("\n")) / 5)
+    longest = max(len(line) for line in shown.split("\n"))
+    # A letter is about two thirds as wide as it is high; the box has its share of the picture's width, in points.
+    size_of = min(10.0, 0.9 * width * WIDTH * 72 / (0.68 * longest))
     axes.text(
         x, y + (0.13 * height if service else 0), shown, ha="center", va="center", fontsize=size_of, fontweight="bold",
         color=INK, zorder=4,

@@ -8,7 +8,7 @@ from typing import Any
 
 from vantage_report.analyse import FEW, Facts, Pattern, Traffic, spoken
 from vantage_report.spans import shares
-from vantage_report.words import clock, count, percent, rate, seconds, times
+from vantage_report.words import clock, count, percent, rate, seconds
 
 
 @dataclass
@@ -103,8 +103,8 @@ def time_by_service(facts: Facts) -> Table:
 
 
 def patterns(facts: Facts, apps: bool) -> list[Pattern]:
-    """Patterns of the apps or of everything else, a dozen at most."""
-    return [p for p in facts.patterns if (p.service in facts.apps) == apps][:12]
+    """Patterns of the apps or of everything else, those that were said most."""
+    return [p for p in facts.patterns if (p.service in facts.apps) == apps and p.example]
 
 
 def slos(facts: Facts) -> Table:
@@ -205,12 +205,4 @@ def _figures(traffic: Traffic) -> list[str]:
     return [
         count(traffic.requests), rate(traffic.rate), percent(traffic.share("5")), percent(traffic.share("4")),
         *(seconds(traffic.quantile(q)) for q in (0.5, 0.95, 0.99)),
-    ]  # fmt: skip
-
-
-def said(pattern: Pattern, facts: Facts) -> list[str]:
-    """A pattern as a row."""
-    return [
-        pattern.service, pattern.level, pattern.said, times(pattern.short) if pattern.short else "–", count(pattern.count),
-        clock(pattern.first), clock(pattern.last), pattern.trace,
     ]  # fmt: skip

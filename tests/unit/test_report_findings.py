@@ -96,6 +96,27 @@ def test_added_latency_is_laid_at_the_service_that_takes_the_time() -> None:
     assert findings["latency", "warehouse"].severity == "critical"
 
 
+def test_slowness_that_began_before_the_short_window_is_still_a_change() -> None:
+    data = system()
+    for window, slow in (("base", 0.09), ("short", 1.0)):
+        # Ten times 70 ms is beyond the objective; before, one request in eleven was as slow already.
+        requests(data, "warehouse", window, {"200": 600}, 0.07 if window == "short" else 0.004, slow=slow)
+    data["metrics"]["buckets@base"]["series"] = [
+        one | {"value": [END, "546" if one["metric"]["le"] in ("0.05", "0.1", "0.25", "0.5") else one["value"][1]]}
+        if one["metric"]["service_name"] == "warehouse"
+        else one
+        for one in data["metrics"]["buckets@base"]["series"]
+    ]
+    assert "is slower than before" in found(data)["latency", "warehouse"].title
+
+
+def test_slowness_all_along_is_said_so() -> None:
+    data = system()
+    for window in ("base", "short"):
+        requests(data, "warehouse", window, {"200": 600}, 0.8)
+    assert "is slow all along" in found(data)["latency", "warehouse"].title
+
+
 def test_one_slow_route_among_many_requests_is_found() -> None:
     data = system()
     for window, seconds in (("base", 0.004), ("short", 0.9)):

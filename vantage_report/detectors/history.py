@@ -39,7 +39,7 @@ def _failures(facts: Facts, so_far: tuple[Finding, ...]) -> Iterator[Finding]:
                     if begin > facts.begin("short") - step:
                         begin = _first(facts, service) or begin
                     of_now.since = begin
-                    of_now.text += f" It began about {clock(begin)}."
+                    of_now.text += f" It began about {clock(begin)}.{_stopped(facts, service)}"
                 continue
             hits, of = sum(p[1] for p in run), sum(p[2] for p in run)
             yield Finding(
@@ -55,6 +55,14 @@ def _first(facts: Facts, service: str) -> float | None:
     return next((max(at - facts.step("short"), facts.begin("short")) for at, value in points if value > 0), None)
 
 
+def _stopped(facts: Facts, service: str) -> str:
+    """Says so where the last minute had no failure any more."""
+    points = facts.timeline("failed", "short").get(service, [])
+    last = max((at for at, value in points if value > 0), default=facts.end)
+    # A rate of a minute still holds what was a minute ago.
+    return f" None failed after about {clock(last - 60)}." if facts.end - last > 1.5 * facts.step("short") else ""
+
+
 def _slowness(facts: Facts) -> Iterator[Finding]:
     step = facts.step("long")
     rates = facts.timeline("rate", "long")
@@ -68,8 +76,8 @@ def _slowness(facts: Facts) -> Iterator[Finding]:
         ]
         for run in _runs(bad, step):
             begin, end = run[0][0] - step, run[-1][0]
-            # One point may be a hiccup of the machine.
-            if end > facts.end - facts.short or len(run) < 2:
+            # A rate spreads one hiccup of the machine over its own length.
+            if end > facts.end - facts.short or end - begin < 2 * max(60.0, step):
                 continue
             worst = max(value for _, value, _ in run)
             yield Finding(

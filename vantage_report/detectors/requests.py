@@ -16,7 +16,7 @@ LEAST = 5
 FAILING = 0.01
 # Refusals (4xx) are everyday: dead links, typing mistakes. More than this, and twice as much as before.
 REFUSING = 0.10
-# Latency: the share of requests beyond what nineteen of twenty stayed below before; 5 % would be no change.
+# Latency: at least this share of the requests beyond what nineteen of twenty stayed below before; 5 % would be no change.
 BEYOND = 0.15
 # What a person would not notice is no finding: a tenth of the time that a request may take.
 NOTICEABLE = 0.1
@@ -150,7 +150,7 @@ def burning(facts: Facts, so_far: tuple[Finding, ...]) -> Iterator[Finding]:
             if slo.kind == "availability"
             else f"{slo.objective * 100:g} % of requests within {seconds(slo.threshold)}"
         )
-        left = "" if slo.left is None else f" Of its budget {percent(max(slo.left, 0))} is left."
+        left = "" if slo.left is None or slo.left < 0 else f" Of its budget {percent(slo.left)} is left."
         spent = f"the budget is spent {burn.get('1h', 0):.1f} times too fast in the last hour, {burn.get('6h', 0):.1f} times over six"
         cause = next((f.of for f in so_far if f.service == slo.service and f.of), "")
         yield Finding(
@@ -168,23 +168,22 @@ def _slower(facts: Facts, service: Service) -> tuple[Service, bool, Route | None
     for route, traffics in sorted(service.routes.items(), key=lambda item: -item[1]["short"].requests):
         if _shifted(facts, service.name, traffics["short"], traffics["base"]):
             return service, True, route
-    histogram = service.all["short"].histogram
     patience = facts.patience(service.name)
-    if histogram.total >= FEW and wilson(histogram.above(patience), histogram.total)[0] > 0.05:
+    shares = []
+    for window in ("short", "base"):
+        histogram = service.all[window].histogram
+        shares.append(wilson(histogram.above(patience), histogram.total)[0] if histogram.total >= FEW else 0.0)
+    # More than one in twenty beyond the objective's time, and that was so before as well.
+    if min(shares) > 0.05:
         return service, False, None
     return None
 
 
 def _shifted(facts: Facts, name: str, now: Traffic, before: Traffic) -> bool:
-    """Whether far more requests than before take longer than what nineteen of twenty stayed below, and noticeably so."""
+    """Whether requests take longer than before, for certain and noticeably so."""
     if now.histogram.total < FEW or before.histogram.total < FEW:
         return False
-    bound = before.histogram.bound_of(0.95)
-    if bound is None:
-        return False
-    usual = before.histogram.above(bound) / before.histogram.total
-    low = wilson(now.histogram.above(bound), now.histogram.total)[0]
-    if low < max(BEYOND, 2 * usual):
+    if not any(_beyond(now, before, share) for share in (0.95, 0.75, 0.5)):
         return False
     least = NOTICEABLE * facts.patience(name)
     for quantile, factor in ((0.5, 2.0), (0.95, 1.5)):
@@ -192,6 +191,19 @@ def _shifted(facts: Facts, name: str, now: Traffic, before: Traffic) -> bool:
         if new >= factor * old and new - old >= least:
             return True
     return False
+
+
+def _beyond(now: Traffic, before: Traffic, share: float) -> bool:
+    """Whether far more requests than before take longer than what this share of them stayed below.
+
+    Not only nineteen of twenty are looked at: of what began some time before the short window, the time before knows, too.
+    """
+    bound = before.histogram.bound_of(share)
+    if bound is None:
+        return False
+    usual = before.histogram.above(bound) / before.histogram.total
+    low = wilson(now.histogram.above(bound), now.histogram.total)[0]
+    return low >= max(BEYOND, min(2 * usual, (1 + usual) / 2))
 
 
 def _grown(facts: Facts) -> tuple[str, str, float] | None:

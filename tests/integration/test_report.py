@@ -1,0 +1,98 @@
+"""The report on the machine under test: it names a fault, and is whole. The other faults are in test_report_faults.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import Machine, wait
+
+FAULTS = "http://127.0.0.1:8001/faults"
+SEND = "for i in $(seq 40); do curl -sS -o /dev/null http://127.0.0.1:8000/products; done"
+
+
+def test_report_names_errors_in_the_warehouse_and_needs_no_other_file(
+    vm: Machine, playbook: Any, tmp_path: Path
+) -> None:
+    vm.wait_ready()
+    vm.sh(f"curl -fsS -X PUT {FAULTS} -H 'Content-Type: application/json' -d '{{\"error_rate\": 0.5, \"seed\": 3}}'")
+    failed = (
+        'sum(http_server_request_duration_seconds_count{service_name="warehouse", http_response_status_code="500"})'
+    )
+    before = vm.instant(failed)
+    count = float(before[0]["value"][1]) if before else 0.0
+    try:
+        vm.sh(SEND)
+
+        def counted() -> bool:
+            now = vm.instant(failed)
+            return bool(now) and float(now[0]["value"][1]) >= count + 10
+
+        wait(counted, 40)
+        # A counter that was there before the window needs a second scrape to be seen growing.
+        vm.sh(SEND)
+        time.sleep(16)
+    finally:
+        vm.sh(f"curl -fsS -X DELETE {FAULTS}")
+    begin = time.monotonic()
+    done = playbook(
+        "playbooks/report.yml", "-e", f"report_dir={tmp_path}", "-e", "report_short=90s", "-e", "report_long=15m"
+    )
+    took = time.monotonic() - begin
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert took < 60, f"{took:.0f} s\n{done.stdout}"
+
+    found = {
+        (f["kind"], f["service"]): f for f in json.loads((tmp_path / "findings.json").read_text()) if f["until"] is None
+    }
+    assert found["errors", "warehouse"]["because_of"] == "", done.stdout
+    assert "InjectedFault" in found["errors", "warehouse"]["text"]
+    assert found["errors", "storefront"]["because_of"] == "warehouse"
+
+    page = (tmp_path / "report.html").read_text()
+    assert not re.findall(r'(?:src|srcset)="(?!data:)|<link|@import|url\(', page)
+    for name in (
+        "requests",
+        "errors",
+        "latency",
+        "time",
+        "services",
+        "trace-slowest",
+        "trace-typical",
+        "trace-failing",
+    ):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
+        assert f"({name}.png)" in (tmp_path / "report.md").read_text()
+    assert page.count("data:image/png;base64,") == 8
+    # The error's pattern, its lines and an example trace.
+    assert "shop.faults.InjectedFault: injected by /faults" in page
+    assert "http_response_status_code &gt;= 500" in page
+
+
+def test_report_in_check_mode_asks_nobody_and_writes_nothing(playbook: Any, tmp_path: Path) -> None:
+    done = playbook("playbooks/report.yml", "--check", "-e", f"report_dir={tmp_path}/none")
+    assert done.returncode == 0, done.stdout
+    assert "report:" not in [line.split(" ")[0] for line in done.stdout.splitlines()]
+    assert not (tmp_path / "none").exists()
+
+
+def test_report_refuses_windows_that_cannot_be(playbook: Any, tmp_path: Path) -> None:
+    for short, long, said in (
+        ("5 minutes", "6h", "5m or 6h"),
+        ("5m", "6m", "at least twice"),
+        ("5s", "1h", "below 30 s"),
+    ):
+        done = playbook(
+            "playbooks/report.yml",
+            "-e",
+            f"report_dir={tmp_path}/none",
+            "-e",
+            json.dumps({"report_short": short, "report_long": long}),
+        )
+        assert done.returncode != 0
+        assert said in re.sub(r"\s+", " ", done.stdout), done.stdout
+        assert "Nothing was asked" in re.sub(r"\s+", " ", done.stdout)
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,204 @@
+"""What the report reads off traces and counters, and the files it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_data import END, shop_trace, span, system, vector
+
+from vantage_report import pictures, render, servicemap, tables, words
+from vantage_report.analyse import Facts, spoken
+from vantage_report.spans import Trace, edges, shares
+from vantage_report.stats import Histogram, wilson
+
+
+def series(**counts: float) -> list[dict[str, Any]]:
+    return [
+        {"metric": {"le": le.replace("inf", "+Inf").lstrip("le")}, "value": [0, str(n)]} for le, n in counts.items()
+    ]
+
+
+def test_quantiles_are_those_of_prometheus() -> None:
+    histogram = Histogram.of(series(**{"0.1": 50, "0.5": 90, "1": 100, "+Inf": 100}))
+    assert histogram.quantile(0.5) == pytest.approx(0.1)
+    assert histogram.quantile(0.7) == pytest.approx(0.1 + 0.4 * 20 / 40)
+    assert histogram.above(0.5) == 10
+    assert histogram.bound_of(0.95) == 1
+    assert Histogram.of(series(**{"0.1": 0, "+Inf": 10})).quantile(0.5) == 0.1
+    assert Histogram([], []).quantile(0.5) is None
+
+
+def test_wilsons_interval_holds_the_share_and_narrows() -> None:
+    low, high = wilson(20, 100)
+    assert 0.11 < low < 0.2 < high < 0.33
+    assert wilson(200, 1000)[0] > low
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert not math.isnan(wilson(3.2, 3.1)[1])
+
+
+def test_own_time_leaves_out_children_that_overlap() -> None:
+    root = span("t", "a", "root", "", 0, 100)
+    trace = Trace([
+        root, span("t", "a", "one", root["id"], 10, 40), span("t", "a", "two", root["id"], 30, 40),
+        span("t", "a", "late", root["id"], 90, 50),
+    ])  # fmt: skip
+    # 10–70 and 90–100 are covered; what a child does after its parent has ended is not taken from it.
+    assert trace.root.self_us == 30
+    assert trace.us == 140
+
+
+def test_the_culprit_is_the_deepest_failure() -> None:
+    trace = Trace(shop_trace(error="InjectedFault"))
+    assert trace.culprit is not None
+    assert (trace.culprit.service, trace.culprit.name) == ("warehouse", "GET /products")
+    assert Trace(shop_trace()).culprit is None
+
+
+def test_a_trace_without_its_root_is_not_whole() -> None:
+    assert not Trace(shop_trace()[1:]).whole
+    assert Trace(shop_trace()).whole
+
+
+def test_arrows_lead_to_services_and_databases() -> None:
+    found = {(edge.source, edge.target): edge for edge in edges([Trace(shop_trace(calls=2))])}
+    assert set(found) == {("storefront", "warehouse"), ("warehouse", "sqlite of warehouse")}
+    assert found["warehouse", "sqlite of warehouse"].calls == 2
+
+
+def test_calls_are_counted_by_span_metrics_and_completed_from_traces() -> None:
+    data = system()
+    labels = {"service_name": "storefront", "server_address": "warehouse"}
+    vector(
+        data,
+        "calls@short",
+        [({**labels, "status_code": code}, n) for code, n in (("STATUS_CODE_UNSET", 270), ("STATUS_CODE_ERROR", 30))],
+    )
+    vector(data, "call_ms@short", [(labels, 600)])
+    calls = {(call.source, call.target): call for call in servicemap.calls(Facts(data))}
+    call = calls["storefront", "warehouse"]
+    assert (call.rate, call.failed, call.mean) == (1.0, 0.1, 0.002)
+    assert calls["warehouse", "sqlite of warehouse"].rate is None
+
+
+def test_a_circle_of_calls_can_be_drawn(tmp_path: Path) -> None:
+    circle = [servicemap.Call(a, b, 1.0, 0.0, 0.1) for a, b in (("a", "b"), ("b", "c"), ("c", "a"), ("a", "a"))]
+    assert servicemap.draw(Facts(system()), circle, tmp_path / "map.png")
+    assert not servicemap.draw(Facts(system()), [], tmp_path / "none.png")
+
+
+def test_the_slowest_a_typical_and_a_failing_trace_are_chosen() -> None:
+    data = system()
+    data["traces"]["slow@short"] = [shop_trace(us=900_000)]
+    data["traces"]["failed@short"] = [shop_trace(error="InjectedFault") for _ in range(3)]
+    chosen = {name: (trace, text) for name, trace, text in pictures.chosen(Facts(data))}
+    assert chosen["slowest"][0].us > 900_000
+    assert chosen["typical"][0].us == 3200
+    assert "InjectedFault" in chosen["failing"][1]
+    assert "3 of 3 failing traces" in chosen["failing"][1]
+    assert "failing" not in {name for name, _, _ in pictures.chosen(Facts(system()))}
+
+
+def test_shares_of_own_time_are_by_operation() -> None:
+    found = {(share.service, share.operation): share for share in shares([Trace(shop_trace(us=5000))])}
+    assert found["warehouse", "GET /products"].self_us == 5000
+    assert found["storefront", "GET → warehouse"].self_us == 1000
+    assert found["warehouse", "SELECT products"].database
+
+
+def test_both_windows_are_compared_in_words() -> None:
+    (first, _) = tables.differences(Facts(system()))
+    assert first.startswith("storefront: requests per second 2.00, as over the whole window")
+
+
+def test_numbers_read_well() -> None:
+    assert [words.seconds(v) for v in (0.0042, 0.042, 0.9996, 1.25, 31.0, None)] == [
+        "4.2 ms",
+        "42 ms",
+        "1.00 s",
+        "1.25 s",
+        "31 s",
+        "–",
+    ]
+    assert [words.percent(v) for v in (0, 0.0004, 0.021, 0.0999, 0.213)] == ["0 %", "< 0.1 %", "2.1 %", "10 %", "21 %"]
+    assert [spoken(v) for v in (90, 300, 5400, 21_600, 23_400)] == ["90 s", "5 min", "90 min", "6 h", "6 h 30 min"]
+    assert words.listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = system()
+    hostile = {
+        "message": "<script>alert(1)</script> | `x`",
+        "level": "error",
+        "http_response_status_code": 500,
+        "trace_id": "ef" * 16,
+    }
+    line = [int(END * 1e9), json.dumps(hostile), {"service_name": "storefront"}]
+    data["logs"]["raw"] = {"query": '{service_name=~"storefront"}', "lines": [line]}
+    data["logs"]["failed"] = {"query": "failed", "lines": [line]}
+    data["traces"]["failed@short"] = [shop_trace(error="InjectedFault")]
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "trace-typical.png").write_bytes(b"old")
+    (folder / "mine.png").write_bytes(b"of somebody else")
+    render.write(data, folder)
+    return folder
+
+
+def test_page_needs_no_other_file_and_runs_no_script(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    assert not re.findall(r'(?:src|srcset)="(?!data:)|<link|@import|url\(|<script', page)
+    assert page.count("data:image/png;base64,") == len(list(written.glob("*.png"))) - 1
+    assert "&lt;script&gt;alert(1)" in page
+    assert "None of them found anything" in page
+
+
+def test_pictures_are_small_and_what_is_not_ours_stays(written: Path) -> None:
+    names = {path.stem for path in written.glob("*.png")}
+    assert names == {
+        "requests",
+        "errors",
+        "latency",
+        "time",
+        "services",
+        "trace-slowest",
+        "trace-typical",
+        "trace-failing",
+        "mine",
+    }
+    assert all(path.stat().st_size < 150_000 for path in written.glob("*.png"))
+    assert (written / "trace-typical.png").read_bytes().startswith(b"\x89PNG")
+    assert (written / "mine.png").read_bytes() == b"of somebody else"
+
+
+def test_markdown_names_its_pictures_and_its_tables_are_whole(written: Path) -> None:
+    text = (written / "report.md").read_text()
+    for name in re.findall(r"\]\(([\w-]+\.png)\)", text):
+        assert (written / name).exists()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", prose, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+
+
+def test_a_report_without_any_data_says_so(tmp_path: Path) -> None:
+    data = system()
+    data["metrics"], data["logs"], data["traces"] = {}, {}, {}
+    for name in ("prometheus", "loki"):
+        data["engines"][name] = {"ok": False, "error": "refused"}
+    findings = render.write(data, tmp_path)
+    assert {finding.service for finding in findings} == {"prometheus", "loki"}
+    page = (tmp_path / "report.html").read_text()
+    for part in (
+        "No service has request metrics",
+        "There are no traces",
+        "There are no lines",
+        "no objectives recorded",
+    ):
+        assert part in page
+    assert not list(tmp_path.glob("*.png"))
