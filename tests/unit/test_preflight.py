@@ -6,7 +6,7 @@ import importlib.util
 from types import ModuleType
 
 import pytest
-from rendering import ROLES
+from rendering import ROLES, Host
 
 
 def plugin(name: str) -> ModuleType:
@@ -66,23 +66,64 @@ def test_addresses_overlap_when_they_take_a_port_from_each_other(one: str, other
     "name", ["up/../../x", "He llo", "-a;b", "a", "Hello", "x" * 41, "loki", "node-exporter", "traffic"]
 )
 def test_a_name_that_no_app_can_have_is_refused(name: str) -> None:
-    (sentence,) = variables.app_problems([{"name": name, "port": 8000}])
+    (sentence,) = variables.app_problems([{"name": name, "image": "hello:1", "port": 8000}])
     assert name in sentence
 
 
 def test_two_apps_of_one_name_and_an_impossible_port_are_refused() -> None:
-    problems = variables.app_problems([{"name": "hello", "port": 8000}, {"name": "hello", "port": 99999}])
+    one = {"name": "hello", "image": "hello:1", "port": 8000}
+    problems = variables.app_problems([one, one | {"port": 99999}])
     assert any("two apps are called hello" in problem for problem in problems)
     assert any("99999" in problem for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("helth_path", "/", ["helth_path", "did you mean health_path?"]),
+        ("enviroment", {}, ["enviroment", "did you mean environment?"]),
+        ("image", "Hello World", ["Hello World", "image with its tag"]),
+        ("health_path", "health", ["'health'", "slash"]),
+        ("user", "www-data", ["www-data", "10001:10001"]),
+        ("memory", "lots", ["lots", "256m"]),
+        ("data", "data", ["'data'", "/data"]),
+        ("volumes", ["/a"], ["/a", ":ro"]),
+        ("volumes", ["/var/run/docker.sock:/var/run/docker.sock"], ["docker.sock", "root"]),
+        ("secrets", {"../x": "y"}, ["../x", "secrets"]),
+        ("environment", {"A": "b\nc"}, ["line break", "secret"]),
+        ("environment", ["A"], ["environment"]),
+        ("port", "eight", ["port", "eight"]),
+        ("instrument", "magic", ["instrument", "magic", "auto"]),
+        ("source", "/nowhere/at/all", ["/nowhere/at/all", "no folder"]),
+    ],
+)
+def test_a_wrong_key_of_an_app_is_told_with_what_is_right(key: str, value: object, words: list[str]) -> None:
+    problems = variables.app_problems([{"name": "hello", "image": "hello:1", "port": 8000} | {key: value}])
+    assert len(problems) == 1, problems
+    for word in ["hello", *words]:
+        assert word in problems[0]
+
+
+@pytest.mark.parametrize(("apps", "word"), [(None, "empty"), ({"name": "hello"}, "dict"), (["hello"], "'hello'")])
+def test_apps_that_are_no_list_of_apps_are_refused(apps: object, word: str) -> None:
+    (sentence,) = variables.app_problems(apps)
+    assert word in sentence
+
+
+@pytest.mark.parametrize("missing", ["name", "port", "image"])
+def test_an_app_without_what_it_needs_is_refused(missing: str) -> None:
+    app = {"name": "hello", "image": "hello:1", "port": 8000}
+    del app[missing]  # type: ignore[arg-type]
+    (sentence,) = variables.app_problems([app])
+    assert missing in sentence
+
+
 def test_the_demo_shop_and_ordinary_names_pass() -> None:
-    apps = [
-        {"name": "warehouse", "port": 8001},
-        {"name": "storefront", "port": 8000},
-        {"name": "my-app2", "port": 8002},
-    ]
-    assert variables.app_problems(apps) == []
+    host = Host("flask_app")
+    host.variables["playbook_dir"] = str(ROLES.parent / "playbooks")
+    shop = host.value(host.variables["vantage_apps"])
+    assert [app["name"] for app in shop] == ["warehouse", "storefront"]
+    assert variables.app_problems([*shop, {"name": "my-app2", "image": "hello:1", "port": 8002}]) == []
 
 
 @pytest.mark.parametrize(

@@ -99,13 +99,15 @@ def test_task_names_are_unique_and_imperative(role: str) -> None:
 @pytest.mark.parametrize("template", sorted(ROLES.glob("*/templates/*.j2")), ids=lambda p: p.name)
 def test_template_renders_with_defaults_alone_and_says_who_manages_it(template: Path) -> None:
     role = template.parents[1].name
-    given = {}
+    given: dict[str, Any] = {}
     if role == "container_service":
         given = {
             "container_service_name": "probe",
             "container_service_image": "probe:1",
             "container_service_user": "1:1",
         }
+    if role == "flask_app":
+        given = {"__flask_app_recipe": {"base": "/srv/app", "instrument": "auto", "object": "app:app"}}
     text = Host(role).render(template, **given)
     assert "Ansible managed" in text
     # What is left are templates of the engines themselves.

@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
         ports, wanted = [], roles_of(groups)
         for path in sorted(ROLES.glob("*/defaults/main.yml")):
             role = path.parent.parent.name
-            if role not in wanted:
+            if role not in wanted or role == "flask_app":  # whose ports are those of vantage_apps, below
                 continue
             if role == "grafana" and not boolean(self.setting(variables, role, "grafana_enabled")):
                 continue

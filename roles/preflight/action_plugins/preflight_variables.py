@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib.util
 import pathlib
 import re
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -48,9 +50,11 @@ def misspelt(names: set[str], options: dict[str, Any]) -> list[str]:
 # Of which shape a text must be: names, pattern, and an example that says it all.
 GO_DURATION = r"(\d+(\.\d+)?(h|m|s|ms))+"
 DURATION = r"((\d+)(y|w|d|h|m|s|ms))+"
+IMAGE = r"[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*(:[\w][\w.-]*|@sha256:[0-9a-f]{64})"
+MEMORY = r"\d+[bkmg]"
 SHAPES = (
-    (r"\w+_image", r"[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*(:[\w][\w.-]*|@sha256:[0-9a-f]{64})", "an image with its tag, such as docker.io/grafana/loki:3.7.8"),
-    (r"\w+_memory", r"\d+[bkmg]", "an amount of memory with its unit, such as 512m or 2g"),
+    (r"\w+_image", IMAGE, "an image with its tag, such as docker.io/grafana/loki:3.7.8"),
+    (r"\w+_memory", MEMORY, "an amount of memory with its unit, such as 512m or 2g"),
     (r"jaeger_retention|alertmanager_retention", GO_DURATION, "a time in hours, minutes or seconds, such as 168h"),
     (r"loki_retention|prometheus_retention_time|prometheus_scrape_interval|alertmanager_(group_wait|\w+_interval)", DURATION, "a time such as 15s, 4h or 30d"),
     (r"prometheus_retention_size", r"\d+(B|KB|MB|GB|TB|PB)", "a size such as 5GB"),
@@ -77,26 +81,128 @@ def shape_problem(name: str, value: Any, spec: dict[str, Any]) -> str:
     return ""
 
 
-def app_problems(apps: list[dict[str, Any]]) -> list[str]:
-    """One sentence for each app whose name or port cannot be: a name is that of a unit, of files and of a host."""
-    taken = {path.parent.name.replace("_", "-") for path in ROLES.glob("*/handlers")} - {"flask-app"}
+@functools.cache
+def app_options() -> dict[str, dict[str, Any]]:
+    """The keys of one app in vantage_apps with their specs, by name."""
+    specs = yaml.safe_load((ROLES / "vantage/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+    return dict(specs["app"]["options"])
+
+
+@functools.cache
+def apps_module() -> ModuleType:
+    """The filters over apps, which know what a folder of source holds."""
+    path = ROLES / "vantage/filter_plugins/apps.py"
+    spec = importlib.util.spec_from_file_location("vantage_apps_filters", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# What a text must look like, with an example of it. A name is that of a unit, of files and of a host; the others become arguments.
+NAME = r"[a-z][a-z0-9-]{0,38}[a-z0-9]"
+FORMS = {
+    "image": (IMAGE, "an image with its tag, such as registry.example.org/hello:1.4"),
+    "health_path": (r"/[^\s#]*", "a path such as /health, with a slash first"),
+    "metrics_path": (r"/[^\s#]*", "a path such as /metrics, with a slash first"),
+    "user": (r"\d+:\d+", "two numbers, user:group, such as 10001:10001"),
+    "memory": (MEMORY, "a number with a unit, such as 256m"),
+    "data": (r"/[^\s:]+", "a folder in the container such as /data"),
+    "object": (r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "module:name, such as blog.web:create_app"),
+}
+VOLUME = r"/[^\s:]*:/[^\s:]+(:(ro|rw|z|Z|,)+)?"
+
+
+def app_problems(apps: Any) -> list[str]:
+    """One sentence for each app that cannot be: unknown and missing keys, values of a wrong form, sources without an app."""
+    if not isinstance(apps, (list, tuple)):
+        return [
+            f"vantage_apps is {'empty' if apps is None else type(apps).__name__}, not a list of apps. Remove the line to run "
+            "the demo shop, write `vantage_apps: []` to run no app, or list apps with their name, image or source, and port."
+        ]
     problems, seen = [], set()
-    for app in apps:
-        name, port = str(app.get("name", "")), app.get("port")
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,38}[a-z0-9]", name):
-            problems.append(
-                f"vantage_apps: {name!r} is no name for an app: two to forty lower-case letters, digits and dashes, a letter first."
-            )
-        elif name in taken:
-            problems.append(
-                f"vantage_apps: the name {name} belongs to the role {name.replace('-', '_')}; choose another."
-            )
-        elif name in seen:
+    for number, app in enumerate(apps, 1):
+        name = str(app.get("name", "")) if isinstance(app, dict) else ""
+        who = f"vantage_apps: app {name or number}"
+        if not isinstance(app, dict):
+            problems.append(f"{who} is {app!r}, not a mapping with name, image or source, and port.")
+            continue
+        problems += [f"{who} {problem}" for problem in one_app_problems(app)]
+        if name in seen:
             problems.append(f"vantage_apps: two apps are called {name}; one would replace the other. Rename one.")
         seen.add(name)
-        if str(port).isdigit() and not 1 <= int(str(port)) <= 65535:
-            problems.append(f"vantage_apps: port {port} of {name} is none; give one from 1 to 65535.")
     return problems
+
+
+def one_app_problems(app: dict[str, Any]) -> list[str]:
+    options, problems = app_options(), []
+    for key in sorted(set(app) - set(options)):
+        near = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(options)}."
+        problems.append(f"has the key {key}, which does nothing: {hint}")
+    given = {key: value for key, value in app.items() if key in options and value is not None}
+    specs = {key: {k: v for k, v in options[key].items() if k != "required"} for key in given}
+    problems += [f"is wrong: {text}" for text in ArgumentSpecValidator(specs).validate(given).error_messages]
+    missing = [key for key, option in options.items() if option.get("required") and key not in given]
+    problems += [f"has no {key}: {options[key]['description']}" for key in missing]
+    if "image" not in given and "source" not in given:
+        problems.append("has neither image nor source: give one of them, or nobody knows what to run.")
+    if "name" in given:
+        problems += name_problems(str(given["name"]))
+    for key in ("port", "container_port"):
+        if str(given.get(key, 1)).isdigit() and not 1 <= int(str(given.get(key, 1))) <= 65535:
+            problems.append(f"has the {key} {given[key]}, which is none; give one from 1 to 65535.")
+    for key, (form, example) in FORMS.items():
+        if isinstance(given.get(key), str) and not re.fullmatch(form, given[key]):
+            problems.append(f"has {given[key]!r} as {key}; give {example}.")
+    return problems + inner_problems(given) + source_problems(given)
+
+
+def name_problems(name: str) -> list[str]:
+    taken = {path.parent.name.replace("_", "-") for path in ROLES.glob("*/handlers")} - {"flask-app"}
+    if not re.fullmatch(NAME, name):
+        return [
+            f"has {name!r} for a name: a name is two to forty lower-case letters, digits and dashes, a letter first."
+        ]
+    if name in taken:
+        return [f"has the name {name}, which belongs to the role {name.replace('-', '_')}; choose another."]
+    return []
+
+
+def inner_problems(app: dict[str, Any]) -> list[str]:
+    """What is wrong with the lists and mappings of an app."""
+    problems = []
+    for volume in app.get("volumes", []) if isinstance(app.get("volumes"), (list, tuple)) else []:
+        if not re.fullmatch(VOLUME, str(volume)):
+            problems.append(
+                f"has the volume {volume!r}; give /folder/on/the/host:/folder/in/the/container, with :ro or not."
+            )
+        elif "docker.sock" in str(volume):
+            problems.append(
+                "mounts docker.sock: with it the app is root on the host. There is no setting that allows it."
+            )
+    for key, form in (("environment", r"[A-Za-z_]\w*"), ("secrets", r"[A-Za-z0-9_][\w.-]*")):
+        for name, value in app.get(key, {}).items() if isinstance(app.get(key), dict) else []:
+            if not re.fullmatch(form, str(name)):
+                problems.append(f"has the name {str(name)!r} in {key}; give letters, digits and underscores.")
+            if isinstance(value, (dict, list)):
+                problems.append(f"has a {type(value).__name__} as {name} in {key}; give one text.")
+            elif key == "environment" and "\n" in str(value):
+                problems.append(
+                    f"has a line break in {name} of its environment; a unit cannot hold one. Give it as a secret."
+                )
+    return problems
+
+
+def source_problems(app: dict[str, Any]) -> list[str]:
+    """Why the app's source cannot be built, by looking at the folder: nothing of it is run."""
+    if not app.get("source"):
+        return []
+    try:
+        apps_module().app_recipe(app)
+    except ValueError as error:
+        return [f"cannot be built: {error}"]
+    return []
 
 
 class ActionModule(ActionBase):
@@ -119,12 +225,13 @@ class ActionModule(ActionBase):
             except AnsibleError as error:
                 problems.append(f"The variable {name} cannot be read: {error}")
                 continue
+            if name == "vantage_apps" and not isinstance(value, str):
+                problems += app_problems(value)
+                continue
             checked = ArgumentSpecValidator({name: spec}).validate({name: value})
             problems += [f"The variable {name} is wrong: {message}" for message in checked.error_messages]
             if not checked.error_messages and (problem := shape_problem(name, value, spec | options[name])):
                 problems.append(problem)
-            if name == "vantage_apps" and not checked.error_messages:
-                problems += app_problems(value)
         if problems:
             problems.append("Correct them in the inventory or on the command line and run again. Nothing was changed.")
             return result | {"failed": True, "msg": "\n".join(problems)}
