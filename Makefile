@@ -42,6 +42,11 @@ traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds
 report: $(VENV) ## What happened in the last minutes and hours, as a page in report/: make report ARGS="-e report_short=1m"
 	@scripts/vm report $(VM) "$(ARGS)"
 
+.PHONY: samples
+samples: $(VENV) ## Log lines and traces of the VM as files in docs/samples
+	@scripts/vm report $(VM) "-e report_dir=build/samples -e report_keep_data=true $(ARGS)"
+	@.venv/bin/python -m vantage_report.samples --data build/samples/data.json.gz --out docs/samples
+
 .PHONY: logs
 logs: $(VENV) ## The journal of one service: make logs S=storefront
 	@scripts/vm logs $(VM) "$(S)"
@@ -65,6 +70,10 @@ images: $(VENV) ## Get every image: from a registry, or made of published packag
 .PHONY: test
 test: $(VENV) ## Everything: lint, unit tests, and the whole path in a system container
 	@scripts/test
+
+.PHONY: test-report
+test-report: $(VENV) ## Whether the report names each of eight faults, on a machine of its own (20 minutes)
+	@scripts/test-report
 
 .PHONY: lint
 lint: $(VENV) ## Style and types

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from report_data import END, shop_trace, span, system, vector
 
-from vantage_report import pictures, render, servicemap, tables, words
+from vantage_report import pictures, render, samples, servicemap, tables, words
 from vantage_report.analyse import Facts, spoken
 from vantage_report.spans import Trace, edges, shares
 from vantage_report.stats import Histogram, wilson
@@ -202,3 +202,20 @@ def test_a_report_without_any_data_says_so(tmp_path: Path) -> None:
     ):
         assert part in page
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_samples_are_lines_their_fields_and_traces(tmp_path: Path) -> None:
+    data = system()
+    fields = {"timestamp": "t", "level": "error", "http_response_status_code": 500, "client_address": "10.0.0.1"}
+    lines = [[int((END - i) * 1e9), json.dumps({**fields, "number": i}), {"service_name": "shop"}] for i in range(50)]
+    data["logs"] = {"raw": {"query": "{a}", "lines": lines}, "failed": {"query": "{a} | json", "lines": lines[:2]}}
+    names = samples.write(data, tmp_path)
+    raw = (tmp_path / samples.RAW).read_text().splitlines()
+    assert [json.loads(line)["number"] for line in (raw[0], raw[-1])] == [39, 0]
+    filtered = [json.loads(line) for line in (tmp_path / samples.FILTERED).read_text().splitlines()]
+    assert filtered == [{"timestamp": "t", "level": "error", "http_response_status_code": 500}] * 2
+    readme = (tmp_path / "README.md").read_text()
+    assert all((tmp_path / name).exists() for name in names)
+    assert "`{a} \\| json`" in readme
+    with pytest.raises(ValueError, match="make traffic"):
+        samples.write(system(), tmp_path)

@@ -67,7 +67,8 @@ def restarts(facts: Facts, _: tuple[Finding, ...]) -> Iterator[Finding]:
     for name in sorted({*(n for n, number in starts.items() if number >= 1), *again}):
         by_systemd, seen = again.get(name, 0.0), starts.get(name, 0.0)
         number = max(by_systemd, seen)
-        loop = number >= LOOP
+        # An increase between scrapes is no whole number.
+        loop = round(number) >= LOOP
         if by_systemd:
             text = f"In the last {spoken(facts.short)} its process ended by itself and systemd started it again {times(by_systemd)}."
         else:
