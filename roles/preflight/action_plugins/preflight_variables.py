@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import pathlib
 import re
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -205,6 +206,29 @@ def source_problems(app: dict[str, Any]) -> list[str]:
     return []
 
 
+def all_problems(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[str]:
+    """One sentence for each variable that no role knows, cannot be read, is of a wrong type, or cannot be."""
+    options = known_options()
+    # Ansible's own names, registered results and internals are not the user's.
+    names = {n for n in variables if not n.startswith(("ansible_", "_", "molecule_"))}
+    problems = misspelt(names, options)
+    for name in sorted(names & set(options)):
+        spec = {key: value for key, value in options[name].items() if key not in {"default", "required"}}
+        try:
+            value = template(variables[name])
+        except AnsibleError as error:
+            problems.append(f"The variable {name} cannot be read: {error}")
+            continue
+        if name == "vantage_apps" and not isinstance(value, str):
+            problems += app_problems(value)
+            continue
+        checked = ArgumentSpecValidator({name: spec}).validate({name: value})
+        problems += [f"The variable {name} is wrong: {message}" for message in checked.error_messages]
+        if not checked.error_messages and (problem := shape_problem(name, value, spec | options[name])):
+            problems.append(problem)
+    return problems
+
+
 class ActionModule(ActionBase):
     """Fails with one sentence for each misspelt name and each value of a wrong type; changes nothing."""
 
@@ -213,25 +237,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        options = known_options()
-        # Ansible's own names, registered results and internals are not the user's.
-        names = {n for n in variables if not n.startswith(("ansible_", "_", "molecule_"))}
-        problems = misspelt(names, options)
-        for name in sorted(names & set(options)):
-            spec = {key: value for key, value in options[name].items() if key not in {"default", "required"}}
-            try:
-                value = self._templar.template(variables[name])
-            except AnsibleError as error:
-                problems.append(f"The variable {name} cannot be read: {error}")
-                continue
-            if name == "vantage_apps" and not isinstance(value, str):
-                problems += app_problems(value)
-                continue
-            checked = ArgumentSpecValidator({name: spec}).validate({name: value})
-            problems += [f"The variable {name} is wrong: {message}" for message in checked.error_messages]
-            if not checked.error_messages and (problem := shape_problem(name, value, spec | options[name])):
-                problems.append(problem)
+        problems = all_problems(task_vars or {}, self._templar.template)
         if problems:
             problems.append("Correct them in the inventory or on the command line and run again. Nothing was changed.")
             return result | {"failed": True, "msg": "\n".join(problems)}
