@@ -8,15 +8,18 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import registry
+from . import keys, registry
 from .engine import Docker
 from .errors import ImageError
 from .getting import SOURCES, Getter, Missing
+from .gobuild import GoBuild, architecture, require_room
 from .manifest import Manifest, Reference, load
 from .progress import Progress
 from .store import Store, cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
+# Caches of one tool, measured, and some air.
+_TOOL_BYTES = 3 * 1024**3
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     clean = commands.add_parser("clean", help="remove build caches and unfinished work")
     clean.add_argument("--all", action="store_true", help="the images too")
+    tool = commands.add_parser("tool", help="make a program for this machine, and print where it is")
+    tool.add_argument("name", metavar="NAME", help="under tools: in images/images.yml")
     commands.add_parser("resolve", help="ask the registry for the digest of every tag")
     return parser
 
@@ -91,6 +96,27 @@ def _list(manifest: Manifest, store: Store, as_json: bool) -> None:
         print(f"{name:14} {record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}")
 
 
+def _tool(manifest: Manifest, store: Store, name: str) -> Path:
+    """Return the program `name`, built when it is not there in the wanted version."""
+    if name not in manifest.tools:
+        raise ImageError(f"tool {name!r}", "is not in images/images.yml", f"use one of: {', '.join(manifest.tools)}")
+    make, source = manifest.tools[name], ROOT / "images" / name
+    (program,) = make["binaries"].values()
+    folder = store.cache / "tools" / f"{name}-{keys.program_key(make, source, architecture())}"
+    with store.lock():
+        if not folder.is_dir():
+            progress = Progress(1)
+            progress.image(name)
+            require_room(store.cache, _TOOL_BYTES)
+            folder.parent.mkdir(exist_ok=True)
+            GoBuild(name, make, source, store.cache, progress).run(folder)
+            progress.done(f"made {make['version']}")
+            for old in folder.parent.glob(f"{name}-*"):
+                if old != folder:
+                    shutil.rmtree(old)
+    return folder / Path(program).name
+
+
 def _clean(store: Store, everything: bool) -> None:
     with store.lock():
         shutil.rmtree(store.cache / "go", ignore_errors=True)
@@ -136,6 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
             _load(manifest, store, options.names, options.source)
         elif options.command == "list":
             _list(manifest, store, options.json)
+        elif options.command == "tool":
+            print(_tool(manifest, store, options.name))
         elif options.command == "clean":
             _clean(store, options.all)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ def pulled_key(image: Image) -> str:
     return hash_of(["pull", image.pull])
 
 
-def program_key(image: Image, source: Path, architecture: str) -> str:
+def program_key(make: Mapping[str, Any], source: Path, architecture: str) -> str:
     """Return the key of an engine's programs: module versions, checksums, flags, architecture."""
-    settings = {key: image.make.get(key) for key in ("module", "version", "tags", "cgo", "ldflags_x", "binaries")}
+    settings = {key: make.get(key) for key in ("module", "version", "tags", "cgo", "ldflags_x", "binaries")}
     return hash_of([settings, hash_of_files([source / "go.mod", source / "go.sum"], source), architecture])
 
 
@@ -65,7 +65,7 @@ def made_key(image: Image, manifest: Manifest, architecture: str) -> str:
     if make.get("base"):
         parts.append(base_key(manifest.bases[make["base"]]))
     if make["kind"] == "go":
-        parts.append(program_key(image, root / "images" / image.name, architecture))
+        parts.append(program_key(image.make, root / "images" / image.name, architecture))
     if make["kind"] == "app":
         parts.append(hash_of_files(app_files(root), root))
     return hash_of(parts)

@@ -63,7 +63,7 @@ class Maker:
     def _go(self, image: Image) -> Ids:
         make = image.make
         source = self._root / "images" / image.name
-        programs = self._step(f"programs-{image.name}-", program_key(image, source, architecture()))
+        programs = self._step(f"programs-{image.name}-", program_key(image.make, source, architecture()))
         build = None
         if not programs.is_dir():
             require_room(self._store.cache)

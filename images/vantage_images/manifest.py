@@ -84,6 +84,8 @@ class Manifest:
     bases: dict[str, Base]
     # The checkout it was read from.
     root: Path
+    # Programs for this machine, as the raw mapping of how each is built.
+    tools: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def select(self, names: list[str]) -> list[Image]:
         """Return the images called `names`, all that are sent to hosts when it is empty."""
@@ -153,4 +155,9 @@ def load(root: Path) -> Manifest:
     names = [image.name for image in images]
     if len(set(names)) != len(names):
         raise ImageError("images.yml", "two images have the same name", "rename one of them")
-    return Manifest(images, bases, root)
+    tools = {}
+    for entry in raw.get("tools") or []:
+        make = {key: value for key, value in entry.items() if key != "name"}
+        _check_keys(f"tool {entry.get('name', '?')}", make, _MAKE_KEYS)
+        tools[str(entry["name"])] = make
+    return Manifest(images, bases, root, tools)
