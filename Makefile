@@ -67,6 +67,26 @@ down: $(VENV) ## Remove the VM and its data
 images: $(VENV) ## Get every image: from a registry, or made of published packages
 	@images/vantage-images get
 
+.PHONY: compose
+compose: $(VENV) ## Write docker-compose.yml from the roles
+	@.venv/bin/python -m compose
+
+.PHONY: compose-up
+compose-up: $(VENV) ## Start docker-compose.yml on this machine, without a VM, and verify it
+	@scripts/compose up
+
+.PHONY: compose-verify
+compose-verify: $(VENV) ## Send one request through docker-compose.yml's services and find it again
+	@scripts/compose verify
+
+.PHONY: compose-password
+compose-password: ## Print the admin password of docker-compose.yml's Grafana
+	@scripts/compose password
+
+.PHONY: compose-down
+compose-down: $(VENV) ## Stop and remove docker-compose.yml's containers; their data stays
+	@scripts/compose down
+
 .PHONY: test
 test: $(VENV) ## Everything: lint, unit tests, and the whole path in a system container
 	@scripts/test
