@@ -47,7 +47,13 @@ def read(given: dict[str, Any]) -> Findings:
     found = Findings()
     for role in of_site():
         # The visitors are there for those who call them (a profile), also where a host would have none.
+        before = len(found.units)
         Reader(role, given | {"traffic_enabled": True}, found).run("main.yml", {})
+        # grafana_enabled and an empty vantage_apps are meant; a call that is not understood is not.
+        if len(found.units) == before and role not in {"grafana", "flask_app"}:
+            raise Refused(
+                f"roles/{role} was read and makes no unit: does compose/roles.py know how it calls container_service?"
+            )
     return found
 
 
@@ -99,11 +105,16 @@ class Reader:
             for item in self._items(task, variables):
                 if self._wanted(task, variables | item):
                     self._include(task[INCLUDE_TASKS], variables | item)
-        elif task.get(INCLUDE_ROLE) == {"name": "container_service"}:
+        elif self._runs(task.get(INCLUDE_ROLE, {})):
             if self._wanted(task, variables):
                 self._unit(variables)
         elif "vantage_files" in task and self._wanted(task, variables):
             self._write(self._value(task["vantage_files"], variables), variables)
+
+    @staticmethod
+    def _runs(call: dict[str, Any]) -> bool:
+        """Whether the role is called for a unit, and not for its image."""
+        return call.get("name") == "container_service" and "tasks_from" not in call
 
     def _include(self, given: Any, variables: dict[str, Any]) -> None:
         name = given["file"] if isinstance(given, dict) else given

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from programs import cache
-from rendering import ROLES, ROOT, Host, load, roles, specs
+from rendering import ROLES, ROOT, Host, load, specs
 from test_roles import SERVICES, service_variables
 
 from compose import __main__ as compose
 from compose import local, settings
-from compose.roles import OF_HOSTS, of_site
+from compose.roles import of_site
 from compose.services import COMMITTED
 
 DOCUMENT = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def commands() -> dict[str, Command]:
 
 def test_every_service_of_the_playbook_is_there(commands: dict[str, Command]) -> None:
     assert set(DOCUMENT["services"]) - {"prepare"} == set(commands)
-    assert set(of_site()) | OF_HOSTS == set(roles()) - {"vantage", "container_service", "verify"}
+    assert set(of_site()) == {*SERVICES, "flask_app"}
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENT["services"] if name != "prepare"])
