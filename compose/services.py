@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compose.roles import Findings
-from compose.settings import ROOT
+from compose.settings import ROOT, Refused
 
 CONFIG = "/etc/vantage"
 SECRETS = "/etc/vantage/secrets"
@@ -37,6 +37,7 @@ def document(found: Findings, variables: Mapping[str, Any], output: Path, config
             services["traffic"]["profiles"] = ["traffic"]
         # Two services of one image: who builds it twice at a time makes the engine refuse one.
         if unit["source"] and unit["image"] not in built:
+            require_dockerfile(unit)
             built.add(unit["image"])
             services[unit["name"]]["build"] = {"context": relative(Path(unit["source"]), output)}
     stores = {unit["name"]: unit["user"] for unit in found.units if unit["data_dir"]}
@@ -57,6 +58,15 @@ def document(found: Findings, variables: Mapping[str, Any], output: Path, config
         },
         "volumes": dict.fromkeys(stores),
     }
+
+
+def require_dockerfile(unit: Mapping[str, Any]) -> None:
+    """Raises Refused for a folder that a VM would get an image of by our recipe, which Compose does not know."""
+    if not Path(str(unit["source"]), "Dockerfile").is_file():
+        raise Refused(
+            f"The app {unit['name']} has the source {unit['source']} without a Dockerfile: on a VM its image is made without "
+            "one, Compose needs it. Write a Dockerfile there, or build the image yourself and give `image` alone. Nothing was written."
+        )
 
 
 def service(unit: Mapping[str, Any], found: Findings, output: Path, config: str) -> dict[str, Any]:

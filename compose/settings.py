@@ -23,6 +23,7 @@ INVENTORY = ROOT / "inventory" / "compose"
 OF_LAPTOP = {
     "__promtail_source": "docker",
     "__node_exporter_systemd": False,
+    "__flask_app_build": False,
     "__flask_app_image": trust_as_template(
         "{{ __flask_app.image | default('vantage/' ~ __flask_app.name ~ ':local', true) }}"
     ),

@@ -210,12 +210,25 @@ def test_a_setting_reaches_the_service_and_its_config(tmp_path: Path) -> None:
     [
         ({"prometheus_retention_tiem": "1d"}, "did you mean prometheus_retention_time"),
         ({"grafana_port": "many"}, "The variable grafana_port is wrong"),
-        ({"vantage_apps": [{"name": "Shop", "image": "a:1", "port": 1}]}, "'Shop' is no name for an app"),
+        ({"vantage_apps": [{"name": "Shop", "image": "a:1", "port": 1}]}, "has 'Shop' for a name"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path: Path, variables: dict[str, Any], said: str) -> None:
     with pytest.raises(settings.Refused, match=re.escape(said)):
         settings.of_laptop(inventory(tmp_path, **variables))
+
+
+def test_a_source_that_compose_cannot_build_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    (tmp_path / "requirements.txt").write_text("flask\n")
+    apps = [{"name": "hello", "source": str(tmp_path), "port": 8000}]
+    given = settings.of_laptop(inventory(tmp_path / "inventory", vantage_apps=apps))
+    with pytest.raises(settings.Refused, match="without a Dockerfile"):
+        compose.rendered(given, tmp_path, COMMITTED)
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    document, _, _ = compose.rendered(given, tmp_path, COMMITTED)
+    assert document["services"]["hello"]["build"] == {"context": str(tmp_path)}
+    assert document["services"]["hello"]["image"] == "vantage/hello:local"
 
 
 def test_an_inventory_of_two_machines_is_refused(tmp_path: Path) -> None:
