@@ -104,6 +104,10 @@ unit: $(VENV) ## Unit tests only
 	@.venv/bin/pytest -q tests/unit
 	@.venv/bin/pytest -q app/tests
 
+.PHONY: test-systems
+test-systems: $(VENV) ## The whole path on every supported system whose packages can be had
+	@scripts/test-systems $(SYSTEMS)
+
 .PHONY: bench
 bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
 	@scripts/bench

@@ -40,12 +40,18 @@ def make_base(base: Base, target: Path, progress: Progress) -> None:
     # What a first boot must make anew: two machines with one id are taken for one.
     command += ['--customize-hook=rm -f "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf"',
                 '--customize-hook=: > "$1/etc/machine-id"']  # fmt: skip
+    if base.components:
+        command.append(f"--components={','.join(base.components)}")
+    if base.key:
+        command.append(f"--keyring={base.key}")
     command += [base.suite, str(partial)]
-    mirror = os.environ.get("VANTAGE_DEBIAN_MIRROR")
+    # With a key of its own it is another distribution, which that mirror does not have.
+    mirror_variable = "VANTAGE_UBUNTU_MIRROR" if base.key else "VANTAGE_DEBIAN_MIRROR"
+    mirror = os.environ.get(mirror_variable)
     if mirror:
         command.append(mirror)
     log = target.with_suffix(".log")
-    progress.step(f"Debian {base.suite} packages for {base.name}")
+    progress.step(f"{base.suite} packages for {base.name}")
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT,
@@ -64,7 +70,7 @@ def make_base(base: Base, target: Path, progress: Progress) -> None:
         raise ImageError(
             f"base {base.name}",
             f"mmdebstrap {base.suite} failed; its last lines:\n{tail}",
-            f"check that Debian's packages can be reached (or name another VANTAGE_DEBIAN_MIRROR); all of it: {log}",
+            f"check that its packages can be reached (or name another {mirror_variable}); all of it: {log}",
         )
     partial.replace(target)
 

@@ -48,11 +48,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Base:
-    """A root file system from Debian's packages."""
+    """A root file system from Debian's or Ubuntu's packages."""
 
     name: str
     suite: str
     packages: tuple[str, ...]
+    # Of the archive; empty takes mmdebstrap's default, which is main.
+    components: tuple[str, ...] = ()
+    # The archive's public key, where a Debian host has none of its own.
+    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,14 @@ def _check_keys(where: str, given: dict[str, Any], known: set[str]) -> None:
         )
 
 
+def _base(root: Path, name: str, raw: dict[str, Any]) -> Base:
+    _check_keys(f"base {name}", raw, {"suite", "packages", "components", "key"})
+    key = root / "images" / raw["key"] if raw.get("key") else None
+    # A list in the list is an alias: YAML cannot join two.
+    packages = [one for entry in raw["packages"] for one in (entry if isinstance(entry, list) else [entry])]
+    return Base(name, raw["suite"], tuple(packages), tuple(raw.get("components", [])), key)
+
+
 def _image(raw: dict[str, Any], bases: dict[str, Base], app_version: str) -> Image:
     where = f"image {raw.get('name', '?')}"
     _check_keys(where, raw, _IMAGE_KEYS)
@@ -149,7 +161,7 @@ def app_version(root: Path) -> str:
 def load(root: Path) -> Manifest:
     """Read images/images.yml of the checkout `root`; raises ImageError when something in it is wrong."""
     raw = yaml.safe_load((root / "images" / "images.yml").read_text())
-    bases = {name: Base(name, base["suite"], tuple(base["packages"])) for name, base in raw["bases"].items()}
+    bases = {name: _base(root, name, base) for name, base in raw["bases"].items()}
     version = app_version(root)
     images = tuple(_image(entry, bases, version) for entry in raw["images"])
     names = [image.name for image in images]

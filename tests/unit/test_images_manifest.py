@@ -105,3 +105,41 @@ def test_the_app_image_carries_the_version_of_its_project(tmp_path: Path) -> Non
     (root / "app").mkdir()
     (root / "app" / "pyproject.toml").write_text('[project]\nname = "shop"\nversion = "3.2.1"\n')
     assert load(root).images[0].made_ref == "docker.io/a/shop:3.2.1"
+
+
+def test_every_supported_system_has_a_machine_to_test_on(manifest: Manifest) -> None:
+    """All but the RHEL-like one, whose packages nothing here can unpack."""
+    text = (ROOT / "roles/preflight/tasks/main.yml").read_text()
+    (listed,) = re.findall(r"__preflight_supported: \[(.*)\]", text)
+    supported = {name.lower().replace(" ", "").replace(".", "") for name in listed.split(",")}
+    made = {image.made_ref.rpartition(":")[2] for image in manifest.images if image.local and image.made_ref}
+    assert made == supported
+    tested = re.search(r"^all=\((.*)\)", (ROOT / "scripts/test-systems").read_text(), re.MULTILINE)
+    assert tested
+    assert set(tested[1].split()) == supported | {"rhel9"}
+
+
+def test_another_distributions_base_has_its_key(manifest: Manifest) -> None:
+    for base in manifest.bases.values():
+        if base.suite in ("bookworm", "trixie"):
+            assert base.key is None
+        else:
+            assert base.key
+            assert "BEGIN PGP PUBLIC KEY BLOCK" in base.key.read_text()
+
+
+def test_lists_in_a_list_of_packages_are_joined(tmp_path: Path) -> None:
+    root = checkout(
+        tmp_path,
+        """
+        images: []
+        bases: {one: {suite: trixie, packages: [[a, b], c]}}
+        """,
+    )
+    assert load(root).bases["one"].packages == ("a", "b", "c")
+
+
+def test_an_unknown_setting_of_a_base_is_refused(tmp_path: Path) -> None:
+    root = checkout(tmp_path, "{images: [], bases: {one: {suite: trixie, packages: [a], mirror: x}}}")
+    with pytest.raises(ImageError, match="mirror"):
+        load(root)

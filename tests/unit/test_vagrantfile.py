@@ -46,10 +46,10 @@ def environment(cache: Path, **settings: str) -> dict[str, str]:
     return {**kept, "VANTAGE_CACHE": str(cache), **settings}
 
 
-def run_vagrantfile(cache: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def run_vagrantfile(cache: Path, file: Path = VAGRANTFILE, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run the Vagrantfile against the stand-in."""
     return subprocess.run(
-        ["ruby", "-e", STAND_IN, str(VAGRANTFILE)],
+        [shutil.which("ruby") or "ruby", "-e", STAND_IN, str(file)],
         env=environment(cache, **settings),
         capture_output=True,
         text=True,
@@ -128,20 +128,68 @@ def test_the_driver_that_was_found_to_work_is_taken(tmp_path: Path) -> None:
 
 @needs_ruby
 def test_extra_variables_reach_ansible(tmp_path: Path) -> None:
-    text = configured(tmp_path, VANTAGE_EXTRA_VARS="@images.yml a=1")
+    text = configured(tmp_path, VANTAGE_EXTRA_VARS="@images.yml a=1", VANTAGE_ANSIBLE="host")
     assert '"--extra-vars", "@images.yml", "--extra-vars", "a=1"' in text
 
 
 @needs_ruby
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MEMORY", "4g"), ("CPUS", "two"), ("PORTS", "eight"), ("LIBVIRT_DRIVER", "xen")],
+    [("MEMORY", "4g"), ("CPUS", "two"), ("PORTS", "eight"), ("LIBVIRT_DRIVER", "xen"), ("ANSIBLE", "cloud")],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, name: str, value: str) -> None:
     answer = run_vagrantfile(tmp_path, **{f"VANTAGE_{name}": value})
     assert answer.returncode != 0
     assert f"VANTAGE_{name}" in answer.stderr
     assert value in answer.stderr
+
+
+@needs_ruby
+def test_with_ansible_here_the_vm_sees_no_folder_of_ours(tmp_path: Path) -> None:
+    text = configured(tmp_path, VANTAGE_ANSIBLE="host")
+    assert 'vm.provision "ansible"' in text
+    assert 'vm.provision "shell"' not in text
+    assert 'vm.synced_folder "." "/vagrant" disabled: true' in text
+
+
+@needs_ruby
+def test_without_ansible_here_the_vm_provisions_itself(tmp_path: Path) -> None:
+    """A checkout without a venv, on a machine that has no ansible-playbook."""
+    shutil.copy(VAGRANTFILE, tmp_path / "Vagrantfile")
+    answer = run_vagrantfile(tmp_path, tmp_path / "Vagrantfile", PATH="/nonexistent", VANTAGE_EXTRA_VARS="a=1 @my.yml")
+    assert answer.returncode == 0, answer.stderr
+    text = answer.stdout
+    assert 'vm.provision "ansible"' not in text
+    (shell,) = [line for line in text.splitlines() if 'vm.provision "shell"' in line]
+    assert 'path: "scripts/provision-here"' in shell
+    for name, value in (
+        ("PROJECT", "/vagrant"),
+        ("INVENTORY", "inventory/vagrant/hosts.yml"),
+        ("EXTRA_VARS", "a=1 @my.yml"),
+    ):
+        assert re.search(rf'"VANTAGE_{name}"\s*=>\s*"{value}"', shell), shell
+    assert 'vm.synced_folder "." "/vagrant" type: "rsync"' in text
+
+
+@needs_ruby
+def test_images_for_a_vm_that_provisions_itself_are_shared(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    answer = run_vagrantfile(tmp_path, VANTAGE_ANSIBLE="guest", VANTAGE_IMAGES=str(images))
+    assert answer.returncode != 0
+    assert f"VANTAGE_IMAGES={images}: there is no index.json" in answer.stderr
+    (images / "index.json").write_text("{}")
+    text = configured(tmp_path, VANTAGE_ANSIBLE="guest", VANTAGE_IMAGES=str(images))
+    assert f'vm.synced_folder "{images}" "/vantage-images"' in text
+    assert re.search(r'"VANTAGE_IMAGES"\s*=>\s*"/vantage-images"', text)
+
+
+@needs_ruby
+def test_a_file_that_the_vm_cannot_see_is_refused(tmp_path: Path) -> None:
+    answer = run_vagrantfile(tmp_path, VANTAGE_ANSIBLE="guest", VANTAGE_EXTRA_VARS="@/home/me/my.yml")
+    assert answer.returncode != 0
+    assert "/home/me/my.yml" in answer.stderr
+    assert run_vagrantfile(tmp_path, VANTAGE_ANSIBLE="host", VANTAGE_EXTRA_VARS="@/home/me/my.yml").returncode == 0
 
 
 def test_every_setting_is_described_in_its_head() -> None:

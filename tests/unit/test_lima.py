@@ -1,0 +1,97 @@
+"""The Lima file fits the Vagrantfile and the script that all ways share."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rendering import ROOT
+
+TEMPLATE = ROOT / "lima/vantage.yaml"
+
+
+@pytest.fixture(scope="module")
+def lima() -> dict[str, Any]:
+    return dict(yaml.safe_load(TEMPLATE.read_text(encoding="utf-8")))
+
+
+@pytest.mark.skipif(shutil.which("limactl") is None, reason="limactl is not installed here")
+def test_limactl_validates_it(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        ["limactl", "validate", str(TEMPLATE)],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LIMA_HOME": str(tmp_path)},
+        executable=shutil.which("limactl"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_it_forwards_what_the_vagrantfile_forwards_and_nothing_else(lima: dict[str, Any]) -> None:
+    *forwards, last = lima["portForwards"]
+    default = re.search(r'ENV\.fetch\("VANTAGE_PORTS", "([\d ]+)"\)', (ROOT / "Vagrantfile").read_text())
+    assert default
+    assert [forward["guestPort"] for forward in forwards] == [int(port) for port in default[1].split()]
+    # Lima's own default address is 127.0.0.1; the first rule that fits wins.
+    assert all(forward["hostPort"] == forward["guestPort"] for forward in forwards)
+    assert not any("hostIP" in forward for forward in forwards)
+    assert last == {"guestPortRange": [1, 65535], "ignore": True}
+
+
+def test_both_kinds_of_processors_have_an_image(lima: dict[str, Any]) -> None:
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    assert {image["arch"] for image in lima["images"]} == set(names)
+    assert all(names[image["arch"]] in image["location"] for image in lima["images"])
+
+
+def test_the_checkout_is_mounted_read_only(lima: dict[str, Any]) -> None:
+    assert lima["mounts"] == [{"location": "{{.Param.project}}", "mountPoint": "/mnt/vantage", "writable": False}]
+
+
+def test_every_parameter_is_used(lima: dict[str, Any]) -> None:
+    """Lima refuses parameters that nothing uses, and templates without their parameter."""
+    used = set(re.findall(r"\{\{\.Param\.(\w+)\}\}", TEMPLATE.read_text()))
+    assert used == set(lima["param"])
+
+
+def provisioning(lima: dict[str, Any], root: Path) -> str:
+    """The script for a VM whose / is `root`."""
+    (entry,) = lima["provision"]
+    assert entry["mode"] == "system"
+    text = str(entry["script"])
+    for name, value in lima["param"].items():
+        text = text.replace("{{.Param." + name + "}}", value)
+    return text.replace("/opt/vantage", f"{root}/opt").replace("/mnt/vantage", f"{root}/mnt").replace("sleep 2", ":")
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_it_runs_the_one_script_that_all_ways_share(lima: dict[str, Any], tmp_path: Path) -> None:
+    script = tmp_path / "mnt/scripts/provision-here"
+    script.parent.mkdir(parents=True)
+    script.write_text('echo "project $VANTAGE_PROJECT"')
+    answer = run(provisioning(lima, tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == f"project {tmp_path}/mnt"
+
+
+def test_a_vm_that_is_done_is_left_alone_at_its_next_start(lima: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "opt/status").write_text("state: done\n")
+    answer = run(provisioning(lima, tmp_path))
+    assert (answer.returncode, answer.stdout) == (0, "")
+
+
+def test_a_checkout_that_is_not_there_is_named(lima: dict[str, Any], tmp_path: Path) -> None:
+    answer = run(provisioning(lima, tmp_path))
+    assert answer.returncode == 1
+    assert lima["param"]["project"] in answer.stderr
+    assert "param.project" in answer.stderr
