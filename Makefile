@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# auto: Vagrant where it is installed, else the system container.
+# auto: Vagrant where it is installed and need not emulate, else the system container.
 VM ?= auto
 export VANTAGE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vantage
 export ANSIBLE_FORCE_COLOR ?= $(if $(TERM),0)
