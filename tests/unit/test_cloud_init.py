@@ -112,7 +112,9 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path, arguments: list[str],
 def test_a_seed_carries_the_project_and_the_images(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    (images / "index.json").write_text("{}")
+    (images / "index.json").write_text('{"docker.io/grafana/loki:3": {"file": "loki.tar.gz"}}')
+    for name in ("vars.yml", "loki.tar.gz", "system.tar.gz"):
+        (images / name).write_text("")
     answer = run("seed", str(tmp_path / "seed"), "--carry-project", "--carry-images", str(images))
     assert answer.returncode == 0, answer.stderr
     config = yaml.safe_load((tmp_path / "seed/user-data").read_text())
@@ -122,4 +124,6 @@ def test_a_seed_carries_the_project_and_the_images(tmp_path: Path) -> None:
     for name, place in (("VANTAGE_PROJECT", "project.tar.gz"), ("VANTAGE_IMAGES", "images")):
         assert shell_value(settings, name) == f"{mounted}/{place}"
         assert (tmp_path / "seed" / place).exists()
+    carried = {path.name for path in (tmp_path / "seed/images").iterdir()}
+    assert carried == {"index.json", "vars.yml", "loki.tar.gz"}
     assert "instance-id: vantage-" in (tmp_path / "seed/meta-data").read_text()

@@ -182,6 +182,13 @@ def test_what_ansible_says_is_the_reason(machine: Machine, project: Path) -> Non
     assert status["reason"] == "Task failed: localhost has 900 MiB of memory, the stack needs 1800"
 
 
+def test_what_a_program_says_that_failed_is_in_the_reason(machine: Machine, project: Path) -> None:
+    said = "[ERROR]: Task failed: Module failed: non-zero return code\\n    stderr: |-\\n        no room left\\n    stderr_lines: x"
+    installed(machine, project, f"printf '{said}\\n'; exit 2")
+    reason = machine.refused("site.yml", PROJECT=str(project))["reason"]
+    assert reason == "Task failed: Module failed: non-zero return code: no room left"
+
+
 def test_a_run_after_a_failed_one_goes_on_with_the_same_settings(machine: Machine, project: Path) -> None:
     installed(machine, project, "[[ -e ../mended ]]")
     machine.refused("site.yml", PROJECT=str(project), EXTRA_VARS="a=1 b='x y'")
