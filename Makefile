@@ -13,7 +13,13 @@ VENV := .venv/.ready
 
 .PHONY: help
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  The tab key completes these after: source <(make --silent completion)"
+
+.PHONY: completion
+completion: ## Print what lets bash complete make's targets
+	@cat scripts/completion.bash
 
 $(VENV): requirements/dev.txt app/requirements.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/host-tools python
