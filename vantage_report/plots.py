@@ -89,8 +89,9 @@ def _pair(rows: int, height: float, facts: Facts) -> tuple[Figure, list[list[Axe
 def _time_axis(axes: Axes, facts: Facts, window: str) -> None:
     begin = max(facts.begin(window), min(facts.first_seen.values(), default=0.0) - 60)
     axes.set_xlim(_date(begin), _date(facts.end))
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=7))
-    axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M" if facts.end - begin >= 180 else "%H:%M:%S", tz=UTC))
+    fine = facts.end - begin < 180
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=2 if fine else 3, maxticks=4 if fine else 7))
+    axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S" if fine else "%H:%M", tz=UTC))
 
 
 def _title(axes: Axes, facts: Facts, window: str, text: str) -> None:
@@ -132,12 +133,14 @@ def _requests(facts: Facts, _: list[Finding]) -> Figure | None:
     if not shown:
         return None
     figure, grid = _pair(1, 2.7, facts)
+    highest = 0.0
     for axes, window in zip(grid[0], ("short", "long"), strict=True):
         for name, points in facts.timeline("rate", window).items():
             if name in shown:
-                _line(axes, points, facts.step(window), color=colour(shown, name), label=name, linewidth=1.6)
-        axes.set_ylim(bottom=0)
+                highest = max(highest, *(value for _, value in points))
+                _line(axes, points, facts.step(window), color=colour(facts.apps, name), label=name, linewidth=1.6)
         _title(axes, facts, window, "Requests per second")
+    grid[0][0].set_ylim(0, 1.08 * highest or 1.0)
     _legend(figure, grid[0][1])
     return figure
 
@@ -166,7 +169,7 @@ def _errors(facts: Facts, findings: list[Finding]) -> Figure | None:
                         axes,
                         points,
                         step,
-                        color=colour(shown, name),
+                        color=colour(facts.apps, name),
                         linestyle=style,
                         label=f"{name} {text}",
                         linewidth=1.6,
@@ -197,7 +200,7 @@ def _latency(facts: Facts, findings: list[Finding]) -> Figure | None:
                         axes,
                         points,
                         facts.step(window),
-                        color=colour(shown, name),
+                        color=colour(facts.apps, name),
                         linestyle=style,
                         label=quantile,
                         linewidth=width,
@@ -224,10 +227,9 @@ def _time(facts: Facts, _: list[Finding]) -> Figure | None:
     rows = top_operations(facts, 9)
     figure: Figure
     figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.42 * len(rows)), layout="constrained")
-    names = sorted({service for service, _, _, _ in rows})
     for position, (service, _operation, new, old) in enumerate(reversed(rows)):
         for value, offset, style in (
-            (new, 0.19, {"color": colour(names, service)}),
+            (new, 0.19, {"color": colour(facts.apps, service)}),
             (old, -0.19, {"color": "#c4c4c4"}),
         ):
             axes.barh(position + offset, value, height=0.36, **style)

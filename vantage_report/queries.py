@@ -13,10 +13,10 @@ SPAN_TIME = "traces_span_metrics_duration_milliseconds"
 TO_SERVICE = 'span_kind="SPAN_KIND_CLIENT", server_address!=""'
 
 # An increase does not count the first value of a series that began within the window, as the first error of a status
-# does. What was not there in the hour before is counted from zero.
-_COUNTED = (
-    "sum by ({by}) (({metric} unless last_over_time({metric}[1h] offset {window})) or increase({metric}[{window}]))"
-)
+# does. What was not there in the hour before is counted from zero, unless a restart has made it smaller than what it grew by.
+_BORN = "({metric} unless last_over_time({metric}[1h] offset {window}))"
+_GROWN = "increase({metric}[{window}])"
+_COUNTED = f"sum by ({{by}}) ({_BORN} > {_GROWN} or {_GROWN} or {_BORN})"
 
 
 def counted(metric: str, by: str, window: int) -> str:

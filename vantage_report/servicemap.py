@@ -56,10 +56,10 @@ def draw(facts: Facts, found: list[Call], path: Path) -> bool:
     if not found:
         return False
     columns = _columns(found)
-    services = sorted(set(facts.apps) | {name for name, _ in columns.items() if not name.count(" of ")})
+    services = facts.apps
     tallest = max(list(columns.values()).count(column) for column in set(columns.values()))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, max(1.9, 1.25 * tallest + 0.5)), layout="constrained")
+        figure, axes = plt.subplots(figsize=(WIDTH, max(1.6, 1.25 * tallest + 0.3)), layout="constrained")
         axes.axis("off")
         number = max(columns.values()) + 1
         places: dict[str, tuple[float, float]] = {}

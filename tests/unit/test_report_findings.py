@@ -190,6 +190,15 @@ def test_calls_in_a_loop_are_found_once_for_their_operation() -> None:
     assert "SELECT products" in finding.title
 
 
+def test_calls_in_a_loop_are_found_where_nobody_asked_lately_and_not_once_they_are_mended() -> None:
+    data = system()
+    loops = [shop_trace(calls=12) for _ in range(30)]
+    data["traces"] = {"short": [], "base": loops}
+    assert ("repeated_calls", "warehouse") in found(data)
+    data["traces"] = {"short": [shop_trace() for _ in range(30)], "base": loops}
+    assert ("repeated_calls", "warehouse") not in found(data)
+
+
 def test_slow_database_calls_are_found() -> None:
     data = system()
     data["traces"]["short"] = [shop_trace(database_us=300_000) for _ in range(30)]

@@ -102,11 +102,19 @@ def latency(facts: Facts, _: tuple[Finding, ...]) -> Iterator[Finding]:
         quantiles = ", ".join(
             f"p{q} {seconds(now.quantile(q / 100))} (before {seconds(before.quantile(q / 100))})" for q in (50, 95)
         )
+        p50, p95 = (now.quantile(q) or 0.0 for q in (0.5, 0.95))
+        # Where the slowest were as slow before, it is the others that changed.
+        worse = not whole or p95 >= 1.5 * (before.quantile(0.95) or 0.0)
+        takes = (
+            f"one request in twenty takes {seconds(p95)} or more"
+            if worse
+            else f"half of the requests take {seconds(p50)} or more"
+        )
         what = f"{service.name} is slower than before" if whole else f"{service.name} is slow all along"
         where = f" on {' '.join(route)}" if route else ""
         yield Finding(
             "latency", "critical" if (now.quantile(0.95) or 0) > facts.patience(service.name) else "warning",
-            service.name, f"{what}{where}: one request in twenty takes {seconds(now.quantile(0.95))} or more",
+            service.name, f"{what}{where}: {takes}",
             f"Last {spoken(facts.short)}: {quantiles}. {_slow_routes(facts, service) if not shown else ''}{held}".strip().replace("  ", " "),
             ("prometheus", _quantile(service.name, route, facts.short)), of=cause,
             traces=[trace.id for trace in _slowest(facts, service.name)[:3]],

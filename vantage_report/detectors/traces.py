@@ -20,14 +20,18 @@ OFTEN = 0.2
 
 def repeated(facts: Facts, _: tuple[Finding, ...]) -> Iterator[Finding]:
     """N+1: one operation that makes the same call once for each of its items."""
-    traces = facts.sample("short") or facts.sample("base")
     seen: dict[tuple[str, str, str], list[tuple[Trace, int]]] = defaultdict(list)
     operations: dict[tuple[str, str], int] = defaultdict(int)
-    for trace in traces:
-        for key in {(span.service, span.label) for span in trace.spans}:
-            operations[key] += 1
-        for parent, label, number in repeated_calls(trace, LOOP):
-            seen[(parent.service, parent.label, label)].append((trace, number))
+    recent = {(span.service, span.label) for trace in facts.sample("short") for span in trace.spans}
+    for window in ("short", "base"):
+        for trace in facts.sample(window):
+            # The time before has its say on what was not asked for lately.
+            keys = {(span.service, span.label) for span in trace.spans}
+            for key in keys if window == "short" else keys - recent:
+                operations[key] += 1
+            for parent, label, number in repeated_calls(trace, LOOP):
+                if window == "short" or (parent.service, parent.label) not in recent:
+                    seen[(parent.service, parent.label, label)].append((trace, number))
     for (service, operation, label), found in seen.items():
         if len(found) < LEAST or len(found) < OFTEN * operations[(service, operation)]:
             continue
