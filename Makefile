@@ -114,6 +114,10 @@ unit: $(VENV) ## Unit tests only
 test-systems: $(VENV) ## The whole path on every supported system whose packages can be had
 	@scripts/test-systems $(SYSTEMS)
 
+.PHONY: test-browser
+test-browser: $(VENV) ## Look at the dashboards in a real browser: panels, clicks; ARGS=bench measures their queries
+	@scripts/test-browser $(ARGS)
+
 .PHONY: bench
 bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
 	@scripts/bench
@@ -140,6 +144,8 @@ requirements: ## Pin requirements again
 	@for name in dev ansible; do \
 	  .venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url "requirements/$$name.in" -o "requirements/$$name.txt"; done
+	@.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --constraint requirements/dev.txt requirements/browser.in -o requirements/browser.txt
 	@rm -rf .venv-pin
 
 .PHONY: clean

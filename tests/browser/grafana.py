@@ -1,0 +1,201 @@
+"""What the tests ask of Grafana in a real browser, in one place."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, Response
+
+# A panel whose component crashed shows this instead; Grafana does not count it as an error of the panel.
+CRASHED = "An unexpected error happened"
+HEADER = "data-testid Panel header "
+# Milliseconds: two cores that do other work as well.
+PATIENCE = 60_000
+
+_PANELS = """() => [...document.querySelectorAll('section[data-testid^="data-testid Panel header"]')].map(section => {
+  const box = section.getBoundingClientRect();
+  return {
+    title: section.getAttribute('data-testid').replace('data-testid Panel header ', ''),
+    error: !!section.querySelector('[data-testid$="Panel status error"]'),
+    text: section.innerText, x: box.x, y: box.y, width: box.width, height: box.height};
+})"""
+# Where the last panel ends, beyond what is in sight; inside a panel of lines there is a longer page.
+_HEIGHT = """() => Math.max(...[...document.querySelectorAll('.react-grid-layout')].map(
+  grid => grid.getBoundingClientRect().y + grid.getBoundingClientRect().height))"""
+
+
+@dataclass
+class Panel:
+    """One panel as it is drawn."""
+
+    title: str
+    error: bool
+    text: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def crashed(self) -> bool:
+        return CRASHED in self.text
+
+    def overlaps(self, other: Panel) -> bool:
+        """Whether both cover more than a rim of the same place."""
+        across = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        down = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        return across > 2 and down > 2
+
+
+@dataclass
+class View:
+    """A page with what it asked for and what went wrong on the way."""
+
+    page: Page
+    # What was asked of the stores: the number of the panel, 0 where none asked, and the question.
+    queries: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    _open: set[Request] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.page.on("request", self._asked)
+        self.page.on("response", self._answered)
+        self.page.on("requestfinished", lambda request: self._open.discard(request))
+        self.page.on("requestfailed", lambda request: self._open.discard(request))
+        self.page.on("pageerror", lambda error: self.failures.append(f"script: {error}"))
+
+    def _asked(self, request: Request) -> None:
+        if "/api/" in request.url:
+            self._open.add(request)
+        if "/api/ds/query" in request.url and request.post_data:
+            self.queries.append((int(request.headers.get("x-panel-id", 0)), json.loads(request.post_data)))
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400 and "/api/" in response.url:
+            self.failures.append(f"{response.status} {urlsplit(response.url).path}")
+
+    def settle(self, quiet: float = 1.0) -> None:
+        """Waits until Grafana has asked nothing for so many seconds, and drawn what it got."""
+        begin = since = time.monotonic()
+        while time.monotonic() - since < quiet:
+            self.page.wait_for_timeout(100)
+            if self._open:
+                since = time.monotonic()
+            assert since - begin < PATIENCE / 1000, f"no answer to {[r.url for r in self._open]}"
+        self.page.wait_for_timeout(300)
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.page.context.close()
+
+    def follow(self, link: Locator) -> View:
+        """What a click opens, in this window or in one of its own."""
+        before, opened = self.page.url, list[Page]()
+        self.page.context.once("page", lambda page: opened.append(page))
+        link.click()
+        for _ in range(PATIENCE // 100):
+            if opened or self.page.url != before:
+                break
+            self.page.wait_for_timeout(100)
+        else:
+            raise AssertionError(f"the click on {link} opened nothing")
+        page = opened[0] if opened else self.page
+        view = View(page)
+        page.wait_for_load_state("load")
+        view.settle(2)
+        return view
+
+    def panels(self) -> list[Panel]:
+        return [Panel(**found) for found in self.page.evaluate(_PANELS)]
+
+    def panel(self, title: str) -> Locator:
+        """The panel of this title, scrolled to."""
+        section = self.page.locator(f'section[data-testid="{HEADER}{title}"]').first
+        section.scroll_into_view_if_needed(timeout=PATIENCE)
+        return section
+
+    def unfold(self, width: int) -> None:
+        """Makes the window as high as the dashboard: Grafana draws what is in sight."""
+        high = max(int(self.page.evaluate(_HEIGHT)) + 40, 900)
+        self.page.set_viewport_size({"width": width, "height": high})
+
+
+class Grafana:
+    """A Grafana that runs, and the browser that looks at it."""
+
+    def __init__(self, browser: Browser, url: str, password: str, shop: str = "", pictures: Path | None = None) -> None:
+        self.url, self.shop = url.rstrip("/"), shop.rstrip("/")
+        self.pictures = pictures
+        self._browser, self._password = browser, password
+
+    def _context(self, **window: Any) -> BrowserContext:
+        """Somebody who has just logged in: a session that others share is renewed under their feet."""
+        context = self._browser.new_context(**window)
+        answer = context.request.post(f"{self.url}/login", data={"user": "admin", "password": self._password})
+        assert answer.ok, f"Grafana at {self.url} refuses the password: {answer.status}"
+        return context
+
+    def get(self, path: str) -> Any:
+        """The JSON of Grafana's own API."""
+        context = self._context()
+        try:
+            answer = context.request.get(self.url + path)
+            assert answer.ok, f"{path}: {answer.status} {answer.text()[:300]}"
+            return answer.json()
+        finally:
+            context.close()
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any, float]:
+        """Status, JSON and seconds of a POST to Grafana's API."""
+        context = self._context()
+        try:
+            begin = time.monotonic()
+            answer = context.request.post(self.url + path, data=body)
+            return answer.status, answer.json(), time.monotonic() - begin
+        finally:
+            context.close()
+
+    def look(self, path: str, *, width: int = 1440, height: int = 900) -> View:
+        """A page of Grafana in a window of its own."""
+        context = self._context(viewport={"width": width, "height": height})
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        view = View(page)
+        page.goto(self.url + path, wait_until="load")
+        view.settle()
+        return view
+
+    def board(
+        self,
+        uid: str,
+        start: str = "now-15m",
+        *,
+        theme: str = "dark",
+        width: int = 1440,
+        whole: bool = True,
+        **more: str,
+    ) -> View:
+        """A dashboard, drawn from top to bottom unless told otherwise; `more` are variables."""
+        chosen = urlencode(
+            {"from": start, "to": "now", "theme": theme, "refresh": "", **{f"var-{k}": v for k, v in more.items()}}
+        )
+        view = self.look(f"/d/{uid}?{chosen}&kiosk", width=width)
+        view.page.locator(".react-grid-layout section").first.wait_for()
+        view.settle()
+        if whole:
+            view.unfold(width)
+            view.settle()
+        return view
+
+    def picture(self, page: Page, name: str) -> None:
+        """Keeps what is seen, where somebody asked for pictures."""
+        if self.pictures:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=self.pictures / f"{name}.png")
