@@ -154,6 +154,8 @@ def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[
     called = folder.name if folder else str(app["image"]).rpartition("/")[2].partition("@")[0].partition(":")[0]
     name = re.sub(r"[^a-z0-9]+", "-", called.lower()).strip("-")[:40]
     ours = folder is not None and folder.is_dir() and uses_vantage(str(folder))
+    # Once for all: a task on this machine may have another folder to work in.
+    app |= {"source": str(folder)} if folder else {}
     return [{"name": name, "port": 8000, "health_path": "/readyz" if ours else "/", "metrics": ours} | app]
 
 

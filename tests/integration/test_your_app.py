@@ -1,0 +1,176 @@
+"""docs/your-app.md followed word for word, other people's apps, and what must not replace the app that runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine import ROOT, Machine, play
+from test_runs import SNAPSHOT
+
+GUIDE = (ROOT / "docs/your-app.md").read_text(encoding="utf-8").partition("## Settings")[0]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+PLAIN = """
+import logging
+from flask import Flask
+
+logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+app = Flask(__name__)
+
+
+@app.get("/")
+def index():
+    app.logger.warning("somebody came")
+    return "plain"
+
+
+@app.get("/broken")
+def broken():
+    raise RuntimeError("broken on purpose")
+"""
+
+
+@pytest.fixture(scope="module")
+def site(vm: Machine, inventory: str) -> Iterator[None]:
+    """Brings the demo shop back afterwards, whatever ran in between."""
+    yield
+    result = play(inventory, "site.yml")
+    assert result.returncode == 0, result.stdout
+    assert not vm.not_ready(), vm.explain()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app with a logging configuration of its own and no instrumentation."""
+    folder = tmp_path_factory.mktemp("apps") / "plain"
+    folder.mkdir()
+    (folder / "app.py").write_text(PLAIN)
+    (folder / "requirements.txt").write_text("flask\n")
+    return folder
+
+
+def row(output: str, hop: str) -> str:
+    """What verify's table says of a hop; YAML may have broken the line."""
+    found = re.search(rf"{hop} +\d+\.\d\d  (.*?)(?=\n    - |\n\n)", output, re.DOTALL)
+    assert found, output
+    return " ".join(found[1].split())
+
+
+# Three deployments and three verifications, on a machine that may be busy.
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("site")
+def test_the_guide_is_true_word_for_word(vm: Machine, playbook, tmp_path: Path) -> None:
+    verified: list[str] = []
+    answers: list[str] = []
+    for kind, body in BLOCK.findall(GUIDE):
+        head = re.match(r"# (blog/\S+)\n", body)
+        if head:
+            path = tmp_path / head[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(body)
+            continue
+        assert kind == "sh", body
+        for line in body.splitlines():
+            words = shlex.split(line.replace("=blog", f"={tmp_path / 'blog'}"))
+            if words[0] == "curl":
+                # The ports of the machine under test are its own.
+                answers.append(vm.sh(f"cd /tmp && {line}"))
+                continue
+            assert words[:3] == ["ansible-playbook", "-i", "inventory/container"], line
+            result = playbook(words[3], *words[4:])
+            assert result.returncode == 0, result.stdout + result.stderr
+            if "verify" in words[3]:
+                verified.append(result.stdout)
+    assert json.loads(answers[-1]) == {"posts": [{"title": "Hello", "by": "ada"}]}
+    untouched, traced, all_three = verified
+    assert "line(s)" in row(untouched, "log")
+    assert "not instrumented" in row(untouched, "trace")
+    assert "not instrumented" in row(untouched, "metric")
+    assert "that was sent along" in row(traced, "trace")
+    assert "its trace id is on the histogram" in row(all_three, "exemplar")
+    # The instance folder outlived three versions of the app.
+    assert json.loads(vm.sh("curl -sf http://127.0.0.1:8000/")) == {"posts": [{"title": "Hello", "by": "ada"}]}
+    assert "storefront" not in vm.services
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("site")
+def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, playbook, plain: Path) -> None:
+    vm.sh(
+        "mkdir -p /tmp/static && cd /tmp/static && echo 'only a page' >index.html && "
+        "printf '%s\\n' 'FROM docker.io/vantage/shop:0.1.0' 'COPY index.html /www/' 'WORKDIR /www' "
+        '\'ENTRYPOINT ["python3", "-m", "http.server", "8080"]\' \'CMD []\' >Dockerfile && docker build --quiet --tag static:1 .'
+    )
+    secret = "planted-secret-9e1f77"
+    apps = [
+        {"name": "plain", "source": str(plain), "port": 8000, "health_path": "/", "metrics": False, "secrets": {"token": secret}},
+        {"name": "static", "image": "static:1", "port": 8002, "container_port": 8080, "health_path": "/", "metrics": False},
+    ]  # fmt: skip
+    given = ["-e", json.dumps({"vantage_apps": apps})]
+    result = playbook("site.yml", "--tags", "flask_app,prometheus", *given)
+    assert result.returncode == 0, result.stdout
+    assert vm.sh("curl -sf http://127.0.0.1:8002/").strip() == "only a page"
+    assert vm.sh("docker exec vantage-plain cat /run/secrets/token") == secret
+    assert secret not in result.stdout + vm.sh(
+        "docker inspect vantage-plain; journalctl --boot --no-pager --lines=5000"
+    )
+    for name in ("plain", "static"):
+        verified = playbook("playbooks/verify.yml", "-e", f"verify_app={name}", *given)
+        assert verified.returncode == 0, verified.stdout
+        assert "line(s)" in row(verified.stdout, "log")
+        assert "not instrumented" in row(verified.stdout, "trace")
+    assert vm.log_lines('{service_name="plain", level="warning"} |= "somebody came"', since=minutes_ago(10))
+    # http.server writes an access line without a level word: its status tells.
+    assert vm.log_lines('{service_name="static", level="info"} |= "GET / HTTP"', since=minutes_ago(10))
+
+
+def minutes_ago(minutes: int) -> float:
+    return time.time() - 60 * minutes
+
+
+BAD = {
+    "build that fails": ({"requirements": "no-such-package-by-any-name==1"}, ["could not be built", "no-such-package"]),
+    "port that never opens": (
+        {"container_port": 5000, "environment": {"PORT": "8000"}},
+        ["Port 5000 is closed", "8000"],
+    ),
+    "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken answered 500", "broken on purpose"]),
+    "image that cannot be had": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "cannot be had"]),
+    "folder without an app": ({"source": "docs"}, ["holds no Flask app", "docs"]),
+    "folder that is none": ({"source": "/nowhere"}, ["/nowhere", "no folder"]),
+    "misspelt key": ({"helth_path": "/"}, ["helth_path", "did you mean health_path?"]),
+}
+
+
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_run_does_not_replace_what_runs(
+    vm: Machine, playbook, plain: Path, tmp_path: Path, case: str
+) -> None:
+    changes, words = BAD[case]
+    changes = dict(changes)
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    (folder / "app.py").write_text(PLAIN)
+    (folder / "requirements.txt").write_text(str(changes.pop("requirements", "flask")) + "\n")
+    app = {"name": "newcomer", "source": str(folder), "port": 8000, "health_path": "/", "metrics": False} | changes
+    if "docs" in str(changes.get("source")):
+        app["source"] = str(ROOT / "docs")
+    before = vm.sh(SNAPSHOT)
+    given = {
+        "vantage_apps": [{key: value for key, value in app.items() if value is not None}],
+        "vantage_ready_seconds": 5,
+    }
+    result = playbook("site.yml", "--tags", "flask_app,prometheus", "-e", json.dumps(given))
+    said = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode != 0, said
+    for word in words:
+        assert word in said, said[-3000:]
+    assert vm.sh(SNAPSHOT) == before
+    assert vm.sh("curl -sf http://127.0.0.1:8000/")
