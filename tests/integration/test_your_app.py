@@ -13,6 +13,8 @@ import pytest
 from machine import ROOT, Machine, play
 from test_runs import SNAPSHOT
 
+# The data of an app stays when it goes; the next round begins anew.
+FORGET = "rm -rf /var/lib/vantage/blog /var/lib/vantage/plain /var/lib/vantage/newcomer /etc/vantage/secrets/plain"
 GUIDE = (ROOT / "docs/your-app.md").read_text(encoding="utf-8").partition("## Settings")[0]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -39,8 +41,10 @@ def broken():
 @pytest.fixture(scope="module")
 def site(vm: Machine, inventory: str) -> Iterator[None]:
     """Brings the demo shop back afterwards, whatever ran in between."""
+    vm.sh(FORGET)
     yield
     result = play(inventory, "site.yml")
+    vm.sh(FORGET)
     assert result.returncode == 0, result.stdout
     assert not vm.not_ready(), vm.explain()
 
