@@ -150,6 +150,8 @@ requirements: ## Pin requirements again
 	    --no-emit-index-url "requirements/$$name.in" -o "requirements/$$name.txt"; done
 	@.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --constraint requirements/dev.txt requirements/browser.in -o requirements/browser.txt
+	@# Ubuntu 22.04's python3.11 is a release candidate, which pip takes for no version below 3.14.
+	@sed -i.old s/python_full_version/python_version/ requirements/ansible.txt && rm requirements/ansible.txt.old
 	@rm -rf .venv-pin
 
 .PHONY: clean
