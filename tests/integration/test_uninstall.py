@@ -21,7 +21,7 @@ TRACES = (
     " /etc/vantage/loki /usr/local/lib/vantage /run/vantage 2>/dev/null; systemctl list-units --all --no-legend 'vantage*'; true"
 )
 JOURNALD = "systemctl show --property=ExecMainStartTimestampMonotonic systemd-journald"
-INSIDE = "docker ps --all --quiet; docker network ls --quiet --filter name=vantage; docker image ls --quiet"
+INSIDE = "docker ps --all --quiet; docker network ls --quiet --filter name=vantage; docker image ls --quiet | sort"
 
 
 @pytest.fixture(scope="module")
