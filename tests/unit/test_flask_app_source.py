@@ -23,6 +23,7 @@ def write(folder: Path, *names: str) -> None:
 def test_history_environment_and_passwords_stay_behind(tmp_path: Path) -> None:
     write(tmp_path, "Dockerfile", "src/app.py", "dist/page.js", ".dockerignore")
     before = call("source_digest", tmp_path)
+    write(tmp_path, "env/pyvenv.cfg", "env/lib/x.py", "src/node_modules/x.js", ".env.local")
     write(tmp_path, ".git/config", ".venv/bin/python", ".env", "src/.env", "src/__pycache__/app.pyc", "x.egg-info/PKG")
     assert call("source_files", tmp_path) == [".dockerignore", "Dockerfile", "dist/page.js", "src/app.py"]
     assert call("source_digest", tmp_path) == before
@@ -32,7 +33,10 @@ def test_every_file_that_reaches_the_builder_changes_the_digest(tmp_path: Path) 
     write(tmp_path, "Dockerfile", "dist/page.js")
     before = call("source_digest", tmp_path)
     (tmp_path / "dist/page.js").write_text("new")
-    assert call("source_digest", tmp_path) != before
+    after = call("source_digest", tmp_path)
+    assert after != before
+    (tmp_path / "dist/page.js").chmod(0o755)
+    assert call("source_digest", tmp_path) != after, "a script that may run now is another source"
 
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ def test_the_demo_shop_and_ordinary_names_pass() -> None:
         ("loki_stream_rate", "8 per second", "8MB"),
         ("docker_journal_max_use", "much", "1G"),
         ("vantage_publish_address", "localhost", "10.0.0.5"),
+        ("vantage_publish_address", "999.1.1.1", "0.0.0.0"),
         ("vantage_network_subnet", "172.29.238.0", "10.1.0.0/16"),
+        ("vantage_network_subnet", "172.29.238.0/99", "172.29.238.0/24"),
         ("grafana_root_url", "grafana.example.org", "https://grafana.example.org/"),
         ("grafana_port", 70000, 3000),
         ("vantage_ready_seconds", 0, "900"),
@@ -166,3 +168,9 @@ def test_a_host_is_asked_for_the_ports_of_the_roles_that_the_playbook_runs_on_it
     assert "flask_app" not in ports.roles_of(["monitoring"])
     assert {"flask_app", "promtail"} <= ports.roles_of(["app"])
     assert not {"loki", "grafana"} & ports.roles_of(["app"])
+
+
+def test_apps_given_as_text_are_told_how_to_give_a_list() -> None:
+    (sentence,) = variables.all_problems({"vantage_apps": "[]"}, lambda value: value)
+    assert "a text" in sentence
+    assert """-e '{"vantage_apps": []}'""" in sentence

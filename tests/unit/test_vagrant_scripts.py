@@ -74,3 +74,10 @@ def test_without_kvm_the_driver_is_emulation(tmp_path: Path) -> None:
         check=False,
     )
     assert answer.stdout.strip() == "qemu", answer.stderr
+
+
+@pytest.mark.parametrize("action", ["up", "down", "status", "verify"])
+def test_a_misspelt_kind_of_vm_is_refused_by_every_action(tmp_path: Path, action: str) -> None:
+    answer = run(tmp_path, "vm", action, "vagrnt")
+    assert answer.returncode == 1
+    assert "VM=vagrnt is neither vagrant nor container" in answer.stderr

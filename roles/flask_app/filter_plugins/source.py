@@ -11,7 +11,6 @@ from typing import Any
 # Flask's instance folder beside the app is such a secret too.
 # Not `build` and `dist`: a Dockerfile may well copy what another tool put there.
 IGNORED = {
-    ".env",
     ".git",
     ".venv",
     "__pycache__",
@@ -19,6 +18,7 @@ IGNORED = {
     ".mypy_cache",
     ".ruff_cache",
     ".hypothesis",
+    "node_modules",
 }
 
 # What a source without a Dockerfile is built with.
@@ -34,22 +34,32 @@ def source_files(folder: str) -> list[str]:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"the app's source {folder} is no folder; give the folder that holds its Dockerfile")
+    # A virtual environment, whatever it is called.
+    environments = {path.parent.relative_to(root) for path in root.rglob("pyvenv.cfg")}
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(
         str(path)
         for path in found
-        if not any(part in IGNORED or part.endswith(".egg-info") for part in path.parts) and path.parts[0] != "instance"
+        if not any(ignored(part) for part in path.parts)
+        and path.parts[0] != "instance"
+        and not environments.intersection(path.parents)
     )
 
 
+def ignored(part: str) -> bool:
+    """Whether a part of a path belongs to no image: `.env` and its like (`.env.local`) hold passwords."""
+    return part in IGNORED or part == ".env" or part.startswith(".env.") or part.endswith(".egg-info")
+
+
 def source_digest(folder: str, recipe: str = "") -> str:
-    """SHA-256 in hex over the names and contents of `source_files`, and over how they are built."""
+    """SHA-256 in hex over names, contents and the right to run of `source_files`, and over how they are built."""
     total = hashlib.sha256(recipe.encode())
     for path in BUILDING if recipe else ():
         total.update(path.read_bytes())
     for name in source_files(folder):
         path = Path(folder, name)
-        total.update(f"{name}\0{path.stat().st_size}\0".encode())
+        status = path.stat()
+        total.update(f"{name}\0{status.st_size}\0{bool(status.st_mode & 0o100)}\0".encode())
         total.update(path.read_bytes())
     return total.hexdigest()
 

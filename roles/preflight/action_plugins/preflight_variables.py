@@ -49,6 +49,7 @@ def misspelt(names: set[str], options: dict[str, Any]) -> list[str]:
 
 
 # Of which shape a text must be: names, pattern, and an example that says it all.
+BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
 GO_DURATION = r"(\d+(\.\d+)?(h|m|s|ms))+"
 DURATION = r"((\d+)(y|w|d|h|m|s|ms))+"
 IMAGE = r"[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*(:[\w][\w.-]*|@sha256:[0-9a-f]{64})"
@@ -61,8 +62,8 @@ SHAPES = (
     (r"prometheus_retention_size", r"\d+(B|KB|MB|GB|TB|PB)", "a size such as 5GB"),
     (r"loki_stream_rate", r"\d+(\.\d+)?(B|KB|MB|GB)", "a size such as 8MB"),
     (r"docker_journal_max_use", r"\d+[KMGT]?", "a size such as 1G"),
-    (r"\w+_(publish|engine)_address|vantage_network_gateway", r"(\d{1,3}\.){3}\d{1,3}", "an IPv4 address, such as 127.0.0.1"),
-    (r"vantage_network_subnet", r"(\d{1,3}\.){3}\d{1,3}/\d{1,2}", "a subnet, such as 172.29.238.0/24"),
+    (r"\w+_(publish|engine)_address|vantage_network_gateway", rf"({BYTE}\.){{3}}{BYTE}", "an IPv4 address, such as 127.0.0.1"),
+    (r"vantage_network_subnet", rf"({BYTE}\.){{3}}{BYTE}/([89]|1\d|2[0-9])", "a subnet, such as 172.29.238.0/24"),
     (r"grafana_root_url|\w+_(external|loki|warehouse)_url|traffic_url|flask_app_otlp_endpoint", r"https?://\S+", "an address, such as http://localhost:3000/"),
 )  # fmt: skip
 
@@ -118,7 +119,8 @@ def app_problems(apps: Any) -> list[str]:
     """One sentence for each app that cannot be: unknown and missing keys, values of a wrong form, sources without an app."""
     if not isinstance(apps, (list, tuple)):
         return [
-            f"vantage_apps is {'empty' if apps is None else type(apps).__name__}, not a list of apps. Remove the line to run "
+            f"vantage_apps is {'empty' if apps is None else 'a text' if isinstance(apps, str) else type(apps).__name__}, not a list of "
+            "apps (on the command line: -e '{\"vantage_apps\": []}'). Remove the line to run "
             "the demo shop, write `vantage_apps: []` to run no app, or list apps with their name, image or source, and port."
         ]
     problems, seen = [], set()
@@ -219,7 +221,7 @@ def all_problems(variables: Mapping[str, Any], template: Callable[[Any], Any]) -
         except AnsibleError as error:
             problems.append(f"The variable {name} cannot be read: {error}")
             continue
-        if name == "vantage_apps" and not isinstance(value, str):
+        if name == "vantage_apps":
             problems += app_problems(value)
             continue
         checked = ArgumentSpecValidator({name: spec}).validate({name: value})
