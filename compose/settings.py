@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ def load(path: Path) -> Any:
     return DataLoader().load_from_file(str(path), trusted_as_template=True)
 
 
+@functools.cache
 def load_plugins() -> None:
     """Lets Ansible find the filters of the roles."""
     init_plugin_loader()

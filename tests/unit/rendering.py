@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
-ROOT = Path(__file__).resolve().parents[2]
-ROLES = ROOT / "roles"
+from compose import settings
+from compose.settings import ROLES, ROOT, load_plugins
+
+__all__ = ["FACTS", "ROLES", "ROOT", "Host", "load", "load_plugins", "roles", "specs"]
+
 FACTS = {
     "os_family": "Debian",
     "distribution": "Debian",
@@ -23,8 +24,7 @@ FACTS = {
 
 def load(path: Path) -> Any:
     """A YAML file as Ansible reads it: its strings may be templates."""
-    loader = DataLoader()
-    return loader.load_from_file(str(path), trusted_as_template=True) or {}
+    return settings.load(path) or {}
 
 
 class Host:
@@ -60,14 +60,6 @@ class Host:
         """The text that the template module would write; raises where a variable is undefined."""
         host = Host(str(path.parents[1].name), **(self.variables | given))
         return str(host.value(trust_as_template("{{ lookup('ansible.builtin.template', '" + str(path) + "') }}")))
-
-
-@functools.cache
-def load_plugins() -> None:
-    """Lets Ansible find the filters of the roles."""
-    init_plugin_loader()
-    for folder in ROLES.glob("*/filter_plugins"):
-        filter_loader.add_directory(str(folder))
 
 
 def roles() -> list[str]:
