@@ -28,8 +28,9 @@ completion: ## Print what lets bash complete make's targets
 $(VENV): requirements/dev.txt app/requirements.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/host-tools python
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "Installing the tools that requirements/dev.txt and app/requirements.txt pin …"
-	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt -r app/requirements.txt
+	@echo "Installing the tools that requirements/dev.txt and app/requirements.txt pin: some minutes, about 1 GB. A dot is a package."
+	@.venv/bin/pip install --disable-pip-version-check --no-input --require-hashes -r requirements/dev.txt -r app/requirements.txt \
+	  | while read -r line; do case "$$line" in Collecting*) printf . ;; Installing*) printf ' all there, installing …' ;; esac; done; echo
 	@touch $@
 
 .PHONY: up

@@ -53,6 +53,7 @@ BAD = {
     "misspelt variable": ("preflight", {"prometheus_retention_tme": "1d"}, ["prometheus_retention_tme", "prometheus_retention_time"]),
     "misspelt prefix": ("preflight", {"promethues_retention_time": "1d"}, ["promethues_retention_time", "prometheus_retention_time"]),
     "wrong type": ("preflight", {"grafana_port": "three thousand"}, ["grafana_port", "three thousand"]),
+    "wrong type of a shared setting": ("preflight", {"vantage_ready_seconds": "soon"}, ["vantage_ready_seconds", "soon", "Nothing was changed"]),
     "wrong choice": ("preflight", {"vantage_image_source": "magic"}, ["vantage_image_source", "magic", "archive"]),
     "two services on one port": ("preflight", {"loki_port": 9090}, ["loki_port", "prometheus_port", "another port"]),
     "too little memory": ("preflight", {"preflight_memory_mb": 99999999}, ["MiB of memory", "99999999", "preflight_memory_mb"]),

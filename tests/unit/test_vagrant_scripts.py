@@ -81,3 +81,30 @@ def test_a_misspelt_kind_of_vm_is_refused_by_every_action(tmp_path: Path, action
     answer = run(tmp_path, "vm", action, "vagrnt")
     assert answer.returncode == 1
     assert "VM=vagrnt is neither vagrant nor container" in answer.stderr
+
+
+def fake_docker(folder: Path, answer: str) -> str:
+    """Return a PATH whose docker has one container with `answer` as its ports."""
+    folder.mkdir()
+    (folder / "docker").write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
+    (folder / "docker").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "missing"), [("13000:3000 8000", ""), ("3000 8000", "3000"), ("18000:8000", "18000:8000")]
+)
+def test_ports_that_a_vm_has_not_are_refused(tmp_path: Path, wanted: str, missing: str) -> None:
+    """A container gets its ports when it is made; the script stops there, before anything runs."""
+    path = fake_docker(tmp_path / "bin", " 13000:3000/tcp 8000:8000/tcp ")
+    script = (SCRIPTS / "vm").read_text().split('case "$action" in')[0] + "refuse_new_ports"
+    answer = subprocess.run(
+        ["bash", "-c", script.replace('cd "$(dirname', ': "$(dirname'), "vm", "up", "container"],
+        env={**os.environ, "PATH": path, "VANTAGE_PORTS": wanted, "VANTAGE_CACHE": str(tmp_path)},
+        cwd=SCRIPTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == (1 if missing else 0), answer.stderr
+    assert (f"is there without {missing}, " in answer.stderr) is bool(missing)
