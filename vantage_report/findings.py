@@ -14,6 +14,7 @@ class Finding:
 
     `kind` names the rule that found it. `of` is the service whose fault it follows from, where another one causes it.
     `proof` is a query: (engine, text). `since` and `until` are seconds since 1970; without `until` it goes on.
+    `periods` are the times within these two where it came and went.
     """
 
     kind: str
@@ -25,6 +26,7 @@ class Finding:
     of: str = ""
     since: float | None = None
     until: float | None = None
+    periods: list[tuple[float, float]] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
     link: str = ""
 
@@ -32,7 +34,7 @@ class Finding:
         """The finding as data, for machines."""
         return {
             "kind": self.kind, "severity": self.severity, "service": self.service, "title": self.title, "text": self.text,
-            "because_of": self.of, "since": self.since, "until": self.until,
+            "because_of": self.of, "since": self.since, "until": self.until, "periods": self.periods,
             "proof": {"engine": self.proof[0], "query": self.proof[1]}, "traces": self.traces, "link": self.link,
         }  # fmt: skip
 

@@ -102,7 +102,8 @@ def _shade(axes: Axes, facts: Facts, findings: list[Finding], kinds: tuple[str, 
     """Mark when findings of these kinds went on."""
     for finding in findings:
         if finding.kind in kinds and finding.since and (not service or finding.service == service):
-            axes.axvspan(_date(finding.since), _date(finding.until or facts.end), color=BAD, alpha=0.08, linewidth=0)
+            for begin, end in finding.periods or [(finding.since, finding.until or facts.end)]:
+                axes.axvspan(_date(begin), _date(end), color=BAD, alpha=0.08, linewidth=0)
 
 
 def _date(seconds: float) -> float:

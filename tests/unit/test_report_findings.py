@@ -371,3 +371,21 @@ def test_thin_data_is_said() -> None:
     for part in ("the last 25 min only", "warehouse had 3 requests only", "gave no traces", "timed out"):
         assert part in said, part
     assert SHORT == 300
+
+
+@pytest.mark.parametrize(("number", "told"), [(3, 3), (8, 1)])
+def test_many_episodes_of_one_kind_are_one_finding(number: int, told: int) -> None:
+    data = system()
+    slow = {5 + 6 * i for i in range(number)} | {6 + 6 * i for i in range(number)} | {7}
+    points = [(END - LONG + STEP * (i + 1), 0.8 if i in slow else 0.005) for i in range(LONG // STEP)]
+    timeline(data, "p95~long", "warehouse", points)
+    findings = [f for f in detect(Facts(data)) if (f.kind, f.service) == ("latency", "warehouse")]
+    assert len(findings) == told
+    assert all(f.until is not None for f in findings)
+    if told == 1:
+        (finding,) = findings
+        assert finding.title == "warehouse was slow 8 times, earlier, 85 min in all"
+        assert "and 2 more" in finding.text
+        assert finding.text.count("The longest: Between") == 1
+        assert len(finding.periods) == 8
+        assert (finding.since, finding.until) == (finding.periods[0][0], finding.periods[-1][1])

@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from vantage_report import queries
 from vantage_report.analyse import FEW, Facts, spoken
 from vantage_report.detectors.requests import FAILING, LEAST, NOTICEABLE
 from vantage_report.findings import Finding
 from vantage_report.stats import median, wilson
-from vantage_report.words import clock, count, percent, seconds
+from vantage_report.words import clock, count, listed, percent, seconds, times
 
 Run = list[tuple[float, float, float]]
+# More episodes of one kind than these are told as one finding: nobody reads thirty of them.
+MANY = 3
+WHAT = {"errors": "failed requests", "latency": "was slow"}
 
 
 def episodes(facts: Facts, so_far: tuple[Finding, ...]) -> Iterator[Finding]:
     """Minutes in which a service failed or was slow, that ended before the short window."""
-    yield from _failures(facts, so_far)
-    yield from _slowness(facts)
+    found = [*_failures(facts, so_far), *_slowness(facts)]
+    for _, group in groupby(found, key=lambda finding: (finding.kind, finding.service)):
+        alike = list(group)
+        yield from alike if len(alike) <= MANY else [_together(alike)]
+
+
+def _together(alike: list[Finding]) -> Finding:
+    """Many episodes of one kind and service as one finding; the longest keeps its words."""
+    first, last = alike[0], alike[-1]
+    periods = [(f.since, f.until) for f in alike if f.since is not None and f.until is not None]
+    longest = max(alike, key=lambda f: (f.until or 0) - (f.since or 0))
+    while_bad = spoken(sum(until - since for since, until in periods))
+    when = listed([f"{clock(since)} to {clock(until)}" for since, until in periods], 6)
+    return Finding(
+        first.kind, first.severity, first.service,
+        f"{first.service} {WHAT[first.kind]} {times(len(alike))}, earlier, {while_bad} in all",
+        f"From {when}. The longest: {longest.text}", first.proof, since=first.since, until=last.until, periods=periods,
+    )  # fmt: skip
 
 
 def _failures(facts: Facts, so_far: tuple[Finding, ...]) -> Iterator[Finding]:
