@@ -19,12 +19,13 @@ class Shop(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked: list[tuple[str, str, bytes]] = []  # noqa: RUF012 - emptied by the fixture
+    status = 0
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.asked.append((self.command, self.path, body))
-        text = json.dumps({"id": "0" * 32}).encode()
-        self.send_response(201 if self.path == "/orders" else 200)
+        text = b"<p>Hello" if self.status else json.dumps({"id": "0" * 32, "items": []}).encode()
+        self.send_response(self.status or (201 if self.path == "/orders" else 200))
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -37,7 +38,7 @@ class Shop(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def shop() -> Iterator[str]:
-    Shop.asked = []
+    Shop.asked, Shop.status = [], 0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -105,6 +106,25 @@ def test_a_shop_that_never_answers_is_said(capsys: pytest.CaptureFixture[str]) -
     arguments = ["--url", "http://127.0.0.1:9", "--seconds", "1", "--pace", "20"]
     assert traffic.main(arguments) == 1
     assert "never answered" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [200, 301, 404])
+def test_another_app_in_the_place_of_the_shop_is_said_and_gets_no_visitors(
+    shop: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Shop.status = status  # With 200, a page that is no list of products.
+    assert traffic.main(["--url", shop, "--seconds", "60"]) == 1
+    said = capsys.readouterr()
+    for word in (shop, "is not the demo shop", str(status), "--url"):
+        assert word in said.err
+    assert said.out == ""
+    assert [path for _, path, _ in Shop.asked] == ["/products?limit=1"]
+
+
+def test_a_shop_that_is_ill_gets_visitors(shop: str) -> None:
+    Shop.status = 503
+    assert traffic.main(["--url", shop, "--seconds", "1", "--pace", "20"]) == 0
+    assert ("GET", "/", b"") in Shop.asked
 
 
 def test_a_wrong_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -307,6 +307,32 @@ class Crowd:
             )
 
 
+def not_the_shop(url: str) -> str:
+    """Return what is wrong with a server that answers and is no shop; empty for the shop.
+
+    Empty as well while nothing answers, or with an error of its own: a shop may be on its way up.
+    """
+    try:
+        with closing(Client(url)) as client:
+            status, body = client.send("GET", "/products?limit=1")
+    except (OSError, http.client.HTTPException):
+        return ""
+    if status >= 500:
+        return ""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if status == 200 and isinstance(answer, dict) and "items" in answer:
+        return ""
+    return (
+        f"what answers at {url} is not the demo shop: GET /products gave {status}"
+        f"{'' if status != 200 else ' and no list of products'}. Its visitors know no other app. "
+        "Fix: name a shop with --url, or bring it back (site.yml without an app of your own); "
+        "your own app wants requests of your own, for instance with curl. Nobody was sent."
+    )
+
+
 class Reporter:
     """Says how it goes: text for people, or one JSON object a line for the logs."""
 
@@ -392,7 +418,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the rounds; 0, or 1 when the shop never answered, or 2 for a wrong argument."""
+    """Run the rounds; 0, or 1 when there is no shop, or 2 for a wrong argument."""
     options = parser().parse_args(argv)
     say = Reporter(options.json)
     stop = threading.Event()
@@ -409,6 +435,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"traffic: {error}", file=sys.stderr)
         return 2
+    if wrong := not_the_shop(options.url):
+        print(f"traffic: {wrong}", file=sys.stderr)
+        return 1
     done = 0
     reached = False
     while not stop.is_set() and (options.rounds == 0 or done < options.rounds):
