@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -174,3 +175,74 @@ def test_apps_given_as_text_are_told_how_to_give_a_list() -> None:
     (sentence,) = variables.all_problems({"vantage_apps": "[]"}, lambda value: value)
     assert "a text" in sentence
     assert """-e '{"vantage_apps": []}'""" in sentence
+
+
+def as_given(value: object) -> object:
+    return value
+
+
+VISITED = {"group_names": ["app"], "traffic_enabled": "true"}
+BLOG = [{"name": "blog", "image": "blog:1", "port": 8000}]
+
+
+def test_visitors_without_a_shop_are_refused() -> None:
+    (sentence,) = variables.all_problems(VISITED | {"vantage_apps": BLOG}, as_given)
+    for word in ("traffic_enabled", "no app is called storefront", "blog", "traffic_url"):
+        assert word in sentence
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"traffic_enabled": "false", "vantage_apps": BLOG},
+        {"traffic_url": "http://10.0.0.9:8000", "vantage_apps": BLOG},
+        {"vantage_apps": [*BLOG, {"name": "storefront", "image": "shop:1", "port": 8001}]},
+        {"group_names": ["monitoring"], "vantage_apps": BLOG},
+    ],
+)
+def test_visitors_of_a_shop_pass(given: dict[str, object]) -> None:
+    assert variables.all_problems(VISITED | given, as_given) == []
+
+
+@pytest.mark.parametrize(
+    ("called", "words"),
+    [
+        ("2blog", ["makes '2blog' the name", "a letter first", "-e flask_app_name=app-2blog"]),
+        ("___", ["gives the app no name", "-e flask_app_name=my-app"]),
+        ("loki", ["makes 'loki' the name", "belongs to the role loki", "flask_app_name=app-loki"]),
+        ("x", ["makes 'x' the name", "two to forty", "flask_app_name=app-x"]),
+    ],
+)
+def test_a_folder_that_gives_no_good_name_is_named_with_what_to_set(
+    tmp_path: Path, called: str, words: list[str]
+) -> None:
+    (said,) = problems_of_folder(tmp_path / called)
+    assert said.startswith(f"flask_app_source {tmp_path / called} ")
+    for word in words:
+        assert word in said
+    assert problems_of_folder(tmp_path / called, flask_app_name="my-blog") == []
+
+
+@pytest.mark.parametrize("called", ["My Blog-", "-blog", "x" * 39 + "-yz", "blog.git"])
+def test_a_folder_with_an_odd_name_gives_a_good_one(tmp_path: Path, called: str) -> None:
+    assert problems_of_folder(tmp_path / called) == []
+
+
+def test_a_wrong_name_that_was_given_is_named_itself(tmp_path: Path) -> None:
+    (said,) = problems_of_folder(tmp_path / "blog", flask_app_name="Blog")
+    assert "has 'Blog' for a name" in said
+
+
+def test_an_error_in_the_code_is_told_with_file_and_line(tmp_path: Path) -> None:
+    (said,) = problems_of_folder(tmp_path / "blog", code="from flask import Flask\napp = Flask(\n")
+    assert f"{tmp_path / 'blog' / 'app.py'}, line 2, is no Python: '(' was never closed" in said
+    assert "<unknown>" not in said
+
+
+def problems_of_folder(folder: Path, code: str = "import flask\napp = flask.Flask('x')\n", **given: str) -> list[str]:
+    """What is said of flask_app_source with a folder of this name."""
+    folder.mkdir(exist_ok=True)
+    (folder / "app.py").write_text(code)
+    (folder / "requirements.txt").write_text("flask\n")
+    host = Host("flask_app", flask_app_source=str(folder), **given)
+    return list(variables.all_problems(host.variables, host.value))

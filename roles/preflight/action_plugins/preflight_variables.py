@@ -13,11 +13,12 @@ import pathlib
 import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 ROLES = pathlib.Path(__file__).resolve().parents[2]
@@ -115,8 +116,27 @@ FORMS = {
 VOLUME = r"/[^\s:]*:/[^\s:]+(:(ro|rw|z|Z|,)+)?"
 
 
-def app_problems(apps: Any) -> list[str]:
-    """One sentence for each app that cannot be: unknown and missing keys, values of a wrong form, sources without an app."""
+class OneLine(NamedTuple):
+    """The settings that made the one app of vantage_apps, where nobody wrote that list: what they give, and the app's name if they do."""
+
+    given: str
+    name: str
+
+
+def one_line(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> OneLine | None:
+    """What flask_app_source or flask_app_image says, or nothing where vantage_apps is a list of its own or the demo shop."""
+    if variables.get("vantage_apps") != known_options()["vantage_apps"]["default"]:
+        return None
+    values = {key: str(template(variables.get(f"flask_app_{key}")) or "") for key in ("source", "image", "name")}
+    given = next((f"flask_app_{key} {values[key]}" for key in ("source", "image") if values[key]), "")
+    return OneLine(given, values["name"]) if given else None
+
+
+def app_problems(apps: Any, line: OneLine | None = None) -> list[str]:
+    """One sentence for each app that cannot be: unknown and missing keys, values of a wrong form, sources without an app.
+
+    `line` is what the apps were made of, where it was not the list itself.
+    """
     if not isinstance(apps, (list, tuple)):
         return [
             f"vantage_apps is {'empty' if apps is None else 'a text' if isinstance(apps, str) else type(apps).__name__}, not a list of "
@@ -126,18 +146,19 @@ def app_problems(apps: Any) -> list[str]:
     problems, seen = [], set()
     for number, app in enumerate(apps, 1):
         name = str(app.get("name", "")) if isinstance(app, dict) else ""
-        who = f"vantage_apps: app {name or number}"
+        who = line.given if line else f"vantage_apps: app {name or number}"
         if not isinstance(app, dict):
             problems.append(f"{who} is {app!r}, not a mapping with name, image or source, and port.")
             continue
-        problems += [f"{who} {problem}" for problem in one_app_problems(app)]
+        problems += [f"{who} {problem}" for problem in one_app_problems(app, bool(line and not line.name))]
         if name in seen:
             problems.append(f"vantage_apps: two apps are called {name}; one would replace the other. Rename one.")
         seen.add(name)
     return problems
 
 
-def one_app_problems(app: dict[str, Any]) -> list[str]:
+def one_app_problems(app: dict[str, Any], name_is_made: bool = False) -> list[str]:
+    """What is wrong with one app; `name_is_made` of its folder's or image's, because nobody gave one."""
     options, problems = app_options(), []
     for key in sorted(set(app) - set(options)):
         near = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
@@ -151,7 +172,7 @@ def one_app_problems(app: dict[str, Any]) -> list[str]:
     if "image" not in given and "source" not in given:
         problems.append("has neither image nor source: give one of them, or nobody knows what to run.")
     if "name" in given:
-        problems += name_problems(str(given["name"]))
+        problems += name_problems(str(given["name"]), name_is_made)
     for key in ("port", "container_port"):
         if str(given.get(key, 1)).isdigit() and not 1 <= int(str(given.get(key, 1))) <= 65535:
             problems.append(f"has the {key} {given[key]}, which is none; give one from 1 to 65535.")
@@ -161,14 +182,25 @@ def one_app_problems(app: dict[str, Any]) -> list[str]:
     return problems + inner_problems(given) + source_problems(given)
 
 
-def name_problems(name: str) -> list[str]:
+def name_problems(name: str, is_made: bool) -> list[str]:
+    """What is wrong with an app's name; one that was made of a folder's or image's has to be given instead."""
     taken = {path.parent.name.replace("_", "-") for path in ROLES.glob("*/handlers")} - {"flask-app"}
+    has, instead = f"has {name!r} for a name", ""
+    if is_made:
+        better = re.sub(r"-+$", "", f"app-{name}"[:40])
+        has = (
+            f"makes {name!r} the name of the app"
+            if name
+            else "gives the app no name, as there is no letter or digit in it"
+        )
+        instead = f" Give one with flask_app_name, such as -e flask_app_name={better if name else 'my-app'}."
     if not re.fullmatch(NAME, name):
         return [
-            f"has {name!r} for a name: a name is two to forty lower-case letters, digits and dashes, a letter first."
+            f"{has}: a name is two to forty lower-case letters, digits and dashes, a letter first and no dash last.{instead}"
         ]
     if name in taken:
-        return [f"has the name {name}, which belongs to the role {name.replace('-', '_')}; choose another."]
+        role = name.replace("-", "_")
+        return [f"{has}, which belongs to the role {role}{f'.{instead}' if instead else '; choose another.'}"]
     return []
 
 
@@ -222,13 +254,31 @@ def all_problems(variables: Mapping[str, Any], template: Callable[[Any], Any]) -
             problems.append(f"The variable {name} cannot be read: {error}")
             continue
         if name == "vantage_apps":
-            problems += app_problems(value)
+            problems += app_problems(value, one_line(variables, template))
             continue
         checked = ArgumentSpecValidator({name: spec}).validate({name: value})
         problems += [f"The variable {name} is wrong: {message}" for message in checked.error_messages]
         if not checked.error_messages and (problem := shape_problem(name, value, spec | options[name])):
             problems.append(problem)
+    # What follows needs variables that are right in themselves.
+    if not problems and (problem := visitors_problem(variables, template)):
+        problems.append(problem)
     return problems
+
+
+def visitors_problem(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> str:
+    """One sentence where visitors would be sent to a shop that does not run, else an empty text."""
+    url = known_options()["traffic_url"]["default"]
+    sent = "app" in variables.get("group_names", []) and boolean(template(variables.get("traffic_enabled", False)))
+    if not sent or template(variables.get("traffic_url", url)) != url:
+        return ""
+    apps = [str(app["name"]) for app in template(variables.get("vantage_apps")) or []]
+    if "storefront" in apps:
+        return ""
+    return (
+        f"traffic_enabled sends visitors to the demo shop at {url}, and no app is called storefront (there {'are' if len(apps) > 1 else 'is'} "
+        f"{', '.join(apps) or 'none'}): they know no other app. Set traffic_enabled to false, or traffic_url to a shop elsewhere."
+    )
 
 
 class ActionModule(ActionBase):

@@ -41,7 +41,11 @@ def objects_in(path: Path) -> list[str]:
     """Names in a module that are a Flask app or make one, the likeliest first; raises SourceError for a syntax error."""
     try:
         module = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
+    except SyntaxError as error:
+        raise SourceError(
+            f"{path}, line {error.lineno}, is no Python: {error.msg}. Correct it: the app could not be started."
+        ) from None
+    except ValueError as error:
         raise SourceError(f"{path} is no Python: {error}. Correct it: the app could not be started.") from None
     apps, factories = [], []
     for statement in top_level(module.body):
@@ -152,7 +156,7 @@ def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[
         return demo
     folder = Path(str(app.get("source", ""))).expanduser().resolve() if app.get("source") else None
     called = folder.name if folder else str(app["image"]).rpartition("/")[2].partition("@")[0].partition(":")[0]
-    name = re.sub(r"[^a-z0-9]+", "-", called.lower()).strip("-")[:40]
+    name = re.sub(r"[^a-z0-9]+", "-", called.lower()).strip("-")[:40].strip("-")
     ours = folder is not None and folder.is_dir() and uses_vantage(str(folder))
     # Once for all: a task on this machine may have another folder to work in.
     app |= {"source": str(folder)} if folder else {}
