@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -83,28 +84,52 @@ def test_a_misspelt_kind_of_vm_is_refused_by_every_action(tmp_path: Path, action
     assert "VM=vagrnt is neither vagrant nor container" in answer.stderr
 
 
-def fake_docker(folder: Path, answer: str) -> str:
-    """Return a PATH whose docker has one container with `answer` as its ports."""
+def fake(folder: Path, program: str, answer: str) -> str:
+    """Return a PATH on which a program does nothing but print `answer`."""
     folder.mkdir()
-    (folder / "docker").write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
-    (folder / "docker").chmod(0o755)
+    (folder / program).write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
+    (folder / program).chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
+
+
+def call(function: str, path: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Call a function of scripts/vm, which stops before it does anything."""
+    script = (SCRIPTS / "vm").read_text().split('case "$action" in')[0] + function
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("VANTAGE_")}
+    return subprocess.run(
+        ["bash", "-c", script.replace('cd "$(dirname', ': "$(dirname'), "vm", "up", "container"],
+        env={**kept, "PATH": path, **settings},
+        cwd=SCRIPTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
     ("wanted", "missing"), [("13000:3000 8000", ""), ("3000 8000", "3000"), ("18000:8000", "18000:8000")]
 )
 def test_ports_that_a_vm_has_not_are_refused(tmp_path: Path, wanted: str, missing: str) -> None:
-    """A container gets its ports when it is made; the script stops there, before anything runs."""
-    path = fake_docker(tmp_path / "bin", " 13000:3000/tcp 8000:8000/tcp ")
-    script = (SCRIPTS / "vm").read_text().split('case "$action" in')[0] + "refuse_new_ports"
-    answer = subprocess.run(
-        ["bash", "-c", script.replace('cd "$(dirname', ': "$(dirname'), "vm", "up", "container"],
-        env={**os.environ, "PATH": path, "VANTAGE_PORTS": wanted, "VANTAGE_CACHE": str(tmp_path)},
-        cwd=SCRIPTS.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """A container gets its ports when it is made."""
+    path = fake(tmp_path / "bin", "docker", " 13000:3000/tcp 8000:8000/tcp ")
+    answer = call("refuse_new_ports", path, VANTAGE_PORTS=wanted)
     assert answer.returncode == (1 if missing else 0), answer.stderr
     assert (f"is there without {missing}, " in answer.stderr) is bool(missing)
+
+
+@pytest.mark.parametrize(
+    ("variables", "ports"),
+    [
+        ({}, ["8000", "8001"]),
+        ({"vantage_apps": []}, []),
+        ({"vantage_apps": [{"port": 8080}, {"name": "worker"}]}, ["8080"]),
+        ({"vantage_apps": [{"port": 8080, "replicas": 2}]}, ["8080", "8081"]),
+        ({"flask_app_source": "/srv/blog", "flask_app_port": 9000}, ["9000"]),
+        ({"flask_app_image": "blog:1"}, ["8000"]),
+    ],
+)
+def test_a_vm_has_the_ports_of_its_apps(tmp_path: Path, variables: dict[str, object], ports: list[str]) -> None:
+    path = fake(tmp_path / "bin", "ansible-inventory", json.dumps(variables))
+    answer = call("ports", path)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.split() == ["3000", "9090", "9093", "3100", "16686", "4317", "4318", *ports]
