@@ -21,6 +21,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -100,17 +101,21 @@ def server(variant: Variant) -> Iterator[None]:
         "PYTHONDONTWRITEBYTECODE": "1",
         **variant.environment,
     }
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    variant.pid = process.pid
-    try:
-        _wait_until_alive(variant.port, process)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
+    with tempfile.TemporaryFile("w+") as said:  # Waitress' words on its queue are of interest when it does not start.
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+        variant.pid = process.pid
+        try:
+            if not _is_alive(variant.port, process):
+                said.seek(0)
+                raise SystemExit(f"{said.read()}\nthe server did not start (exit status {process.poll()}); see above")
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
-def _wait_until_alive(port: int, process: subprocess.Popen[bytes]) -> None:
+def _is_alive(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server answers; False where it ended, or did not answer within half a minute."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError):
@@ -118,9 +123,9 @@ def _wait_until_alive(port: int, process: subprocess.Popen[bytes]) -> None:
             connection.request("GET", "/healthz")
             if connection.getresponse().status == 200:
                 connection.close()
-                return
+                return True
         time.sleep(0.05)
-    raise SystemExit(f"the server did not start (exit status {process.poll()}); see above")
+    return False
 
 
 def drive(port: int, connections: int, seconds: float) -> tuple[int, float]:
