@@ -101,13 +101,15 @@ def server(variant: Variant) -> Iterator[None]:
         "PYTHONDONTWRITEBYTECODE": "1",
         **variant.environment,
     }
-    with tempfile.TemporaryFile("w+") as said:  # Waitress' words on its queue are of interest when it does not start.
+    # What waitress says of its queue is of interest only where the server does not start.
+    with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said)
         variant.pid = process.pid
         try:
             if not _is_alive(variant.port, process):
                 said.seek(0)
-                raise SystemExit(f"{said.read()}\nthe server did not start (exit status {process.poll()}); see above")
+                ended = process.poll()
+                raise SystemExit(f"{said.read()}\nthe server did not start (exit status {ended})")
             yield
         finally:
             process.terminate()
@@ -115,7 +117,7 @@ def server(variant: Variant) -> Iterator[None]:
 
 
 def _is_alive(port: int, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server answers; False where it ended, or did not answer within half a minute."""
+    """Wait until the server answers; False where it ended or was silent for half a minute."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError):
