@@ -12,7 +12,10 @@ import hashlib
 import io
 import json
 import os
+import posixpath
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -139,18 +142,19 @@ def write_image(target: Path, ref: str, layers: Sequence[Path], settings: Mappin
     """
     diff_ids = [sha256_of(layer) for layer in layers]
     config = image_config(settings, diff_ids, architecture)
+    return _write(target, ref, list(zip(diff_ids, layers, strict=True)), config)
+
+
+def _write(target: Path, ref: str, layers: Sequence[tuple[str, Path]], config: bytes) -> Ids:
+    """Write the archive of an image with this `config`; `layers` are the SHA-256 and the file of each, lowest first."""
     config_hex = hashlib.sha256(config).hexdigest()
     oci_manifest = _json({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
         "layers": [
-            {
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": f"sha256:{diff_id}",
-                "size": layer.stat().st_size,
-            }
-            for diff_id, layer in zip(diff_ids, layers, strict=True)
+            {"mediaType": _layer_type(layer), "digest": f"sha256:{digest}", "size": layer.stat().st_size}
+            for digest, layer in layers
         ],
     })  # fmt: skip
     manifest_hex = hashlib.sha256(oci_manifest).hexdigest()
@@ -163,7 +167,7 @@ def write_image(target: Path, ref: str, layers: Sequence[Path], settings: Mappin
     docker_manifest = [{
         "Config": f"blobs/sha256/{config_hex}",
         "RepoTags": [ref],
-        "Layers": [f"blobs/sha256/{diff_id}" for diff_id in diff_ids],
+        "Layers": [f"blobs/sha256/{digest}" for digest, _ in layers],
     }]  # fmt: skip
     partial = target.with_name(target.name + ".partial")
     with partial.open("wb") as raw:
@@ -174,8 +178,8 @@ def write_image(target: Path, ref: str, layers: Sequence[Path], settings: Mappin
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
             layer_writer = Layer(tar)
-            for diff_id, layer in zip(diff_ids, layers, strict=True):
-                layer_writer.file(f"blobs/sha256/{diff_id}", layer)
+            for digest, layer in dict(layers).items():
+                layer_writer.file(f"blobs/sha256/{digest}", layer)
             layer_writer.data(f"blobs/sha256/{config_hex}", config)
             layer_writer.data(f"blobs/sha256/{manifest_hex}", oci_manifest)
             layer_writer.data("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
@@ -191,6 +195,12 @@ def write_image(target: Path, ref: str, layers: Sequence[Path], settings: Mappin
     return Ids(f"sha256:{config_hex}", f"sha256:{manifest_hex}")
 
 
+def _layer_type(layer: Path) -> str:
+    with layer.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return f"application/vnd.oci.image.layer.v1.tar{'+gzip' if packed else ''}"
+
+
 def ids_in_archive(path: Path) -> tuple[list[str], Ids]:
     """Return the tags and ids of the image in an archive that `docker save` (of any age) wrote.
 
@@ -202,10 +212,46 @@ def ids_in_archive(path: Path) -> tuple[list[str], Ids]:
         config = _member(tar, entry["Config"])
         image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
         digest = image_id
-        # Before Docker 25 an archive had no OCI index.
+        # Before Docker 25 an archive had no OCI index: give_index() adds one.
         with suppress(KeyError):
             digest = json.loads(_member(tar, "index.json"))["manifests"][0]["digest"]
         return list(entry.get("RepoTags") or []), Ids(image_id, digest)
+
+
+def give_index(path: Path, ref: str, ids: Ids) -> Ids:
+    """Write the archive `path` anew with an OCI index where it has none, and return the ids of its image, tagged `ref`.
+
+    For an archive without one, an engine with the containerd store makes up a manifest of its own, and nobody can say
+    beforehand what it will call the image. Layers and config, and so the id, stay as they are.
+    Raises KeyError, ValueError, OSError or tarfile.TarError when something is missing in the archive.
+    """
+    if ids.digest != ids.id:
+        return ids
+    # Named as what an interrupted run leaves behind, which the next one removes.
+    with tempfile.TemporaryDirectory(dir=path.parent, suffix=".partial") as folder:
+        files, links = _unpack(path, Path(folder))
+        entry = json.loads(files["manifest.json"].read_bytes())[0]
+        layers = [files[links.get(name, name)] for name in entry["Layers"]]
+        named = [(sha256_of(layer), layer) for layer in layers]
+        return _write(path, ref, named, files[entry["Config"]].read_bytes())
+
+
+def _unpack(path: Path, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return where each file of a tar lies in `folder`, and what its links point to, by their names in the tar.
+
+    One pass, since going back in a gzipped tar means to begin anew; and under names of our own.
+    """
+    files: dict[str, Path] = {}
+    links: dict[str, str] = {}
+    with tarfile.open(path, "r:*") as tar:
+        for member in tar:
+            if member.issym():
+                links[member.name] = posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
+            elif stream := tar.extractfile(member):
+                files[member.name] = folder / str(len(files))
+                with files[member.name].open("wb") as output:
+                    shutil.copyfileobj(stream, output, 1 << 20)
+    return files, links
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:

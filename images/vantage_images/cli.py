@@ -55,7 +55,7 @@ def _get(manifest: Manifest, store: Store, names: list[str], source: str, refres
             for image in images:
                 store.drop(image.name)
         probe = Getter(manifest, store, docker, Progress(0), source)
-        absent = [image for image in images if probe.current(image) is None]
+        absent = [image for image in images if not probe.done(image)]
         getter = Getter(manifest, store, docker, Progress(len(absent)), source)
         try:
             for image in absent:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .archive import Ids, ids_in_archive
+from .archive import Ids, give_index, ids_in_archive
 from .errors import ImageError
 
 
@@ -63,9 +63,10 @@ class Docker:
         if process.returncode != 0:
             partial.unlink(missing_ok=True)
             raise ImageError(f"image {ref}", "docker save failed", "see the engine's log")
-        _, ids = ids_in_archive(partial)
+        # The archive's own ids: this engine may show either of the two.
+        ids = give_index(partial, ref, ids_in_archive(partial)[1])
         partial.replace(target)
-        return Ids(self.image_id(ref) or ids.id, ids.digest)
+        return ids
 
     def build(self, context: Path, ref: str, arguments: dict[str, str], log: Path, *, host_network: bool) -> None:
         """Build `context` as `ref` with build arguments; raises ImageError with the end of the log."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import keys, registry
-from .archive import Ids, ids_in_archive, sha256_of
+from .archive import Ids, give_index, ids_in_archive, sha256_of
 from .engine import Docker
 from .errors import ImageError
 from .gobuild import architecture
@@ -51,6 +51,11 @@ class Getter:
             return None
         return record if record.key in self._valid_keys(image) else None
 
+    def done(self, image: Image) -> bool:
+        """Return whether `get` would do nothing for `image`."""
+        record = self.current(image)
+        return record is not None and record.has_index
+
     def _valid_keys(self, image: Image) -> set[str]:
         """Return every key with which a record of `image` is current, given --source and the environment."""
         given = os.environ.get(image.archive_variable or "")
@@ -78,9 +83,11 @@ class Getter:
     def get(self, image: Image) -> Record | Missing:
         """Return the record of `image`, getting it first; raises ImageError when it must be had and cannot."""
         record = self.current(image)
-        if record is not None:
+        if record is not None and record.has_index:
             return record
         self._progress.image(image.name)
+        if record is not None:
+            return self._with_index(image, record)
         given = os.environ.get(image.archive_variable or "")
         if given:
             return self._from_archive(image, Path(given))
@@ -96,6 +103,13 @@ class Getter:
             self._store.drop(image.name)
             return Missing(image.name, pulled)
         return found
+
+    def _with_index(self, image: Image, record: Record) -> Record:
+        """Return the record of an archive that was written before archives got an OCI index, with one."""
+        self._progress.step("adding an OCI index to the archive")
+        with self._progress.ticking():
+            ids = give_index(self._store.archive(image.name), record.ref, Ids(record.id, record.digest))
+        return self._add(image, record.ref, ids, record.origin, record.key)
 
     def _made(self, image: Image) -> Record:
         ref = image.made_ref or ""
@@ -170,6 +184,10 @@ class Getter:
         else:
             with given.open("rb") as source, gzip.GzipFile(partial, "wb", 1, mtime=0) as output:
                 shutil.copyfileobj(source, output, 1 << 20)
+        try:
+            ids = give_index(partial, ref, ids)
+        except (KeyError, ValueError, OSError, EOFError, tarfile.TarError) as error:
+            raise ImageError(thing, f"is not whole ({error})", wanted) from error
         partial.replace(target)
         return self._add(image, ref, ids, "archive", _archive_key(given))
 

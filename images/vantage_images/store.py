@@ -42,6 +42,11 @@ class Record:
     origin: str
     key: str
 
+    @property
+    def has_index(self) -> bool:
+        """Whether the archive has an OCI index, and so a name of its own in the containerd store."""
+        return self.id != self.digest
+
 
 def write_atomically(path: Path, text: str) -> bool:
     """Write `text` to `path` unless it is there already; return whether anything changed."""

@@ -10,7 +10,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from vantage_images.archive import Ids, ids_in_archive, new_layer, write_image
+from archives import write_tar
+from vantage_images.archive import Ids, give_index, ids_in_archive, new_layer, write_image
 from vantage_images.base import make_scratch
 
 REF = "docker.io/prom/prometheus:v3.13.5"
@@ -86,31 +87,85 @@ def test_no_half_written_archive_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def as_old_docker(archive: Path, target: Path) -> Path:
+    """Write the image of `archive` as `docker save` did before Docker 25, with its layer twice: as a file and as a link."""
+    files = members(archive)
+    entry = json.loads(files["manifest.json"])[0]
+    config = entry["Config"].rpartition("/")[2] + ".json"
+    manifest = [{"Config": config, "RepoTags": ["prom/prometheus:v3.13.5"], "Layers": ["b/layer.tar", "a/layer.tar"]}]
+    link = tarfile.TarInfo("b/layer.tar")
+    link.type, link.linkname = tarfile.SYMTYPE, "../a/layer.tar"
+    content = {
+        config: files[entry["Config"]],
+        "a/layer.tar": files[entry["Layers"][0]],
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    return write_tar(target, content, link)
+
+
 def test_an_archive_of_an_old_docker_is_read(tmp_path: Path) -> None:
-    config = b'{"config": {}}'
-    manifest = [{"Config": "abc.json", "RepoTags": ["grafana/grafana:12.4.14"], "Layers": []}]
-    path = tmp_path / "old.tar"
-    with tarfile.open(path, "w") as tar:
-        for name, data in (("abc.json", config), ("manifest.json", json.dumps(manifest).encode())):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    tags, ids = ids_in_archive(path)
-    assert tags == ["grafana/grafana:12.4.14"]
-    assert ids.id == ids.digest == "sha256:" + hashlib.sha256(config).hexdigest()
+    archive, ids = make(tmp_path)
+    tags, found = ids_in_archive(as_old_docker(archive, tmp_path / "old.tar.gz"))
+    assert tags == ["prom/prometheus:v3.13.5"]
+    assert found == Ids(ids.id, ids.id)
+
+
+def test_an_archive_of_an_old_docker_gets_an_index_and_keeps_its_id(tmp_path: Path) -> None:
+    archive, ids = make(tmp_path)
+    layer = members(archive)[json.loads(members(archive)["manifest.json"])[0]["Layers"][0]]
+    old = as_old_docker(archive, tmp_path / "old.tar.gz")
+    given = give_index(old, REF, ids_in_archive(old)[1])
+    assert given.id == ids.id
+    assert ids_in_archive(old) == ([REF], given)
+    files = members(old)
+    index = json.loads(files["index.json"])["manifests"][0]
+    assert (index["digest"], index["annotations"]["io.containerd.image.name"]) == (given.digest, REF)
+    manifest = json.loads(files["blobs/sha256/" + given.digest.removeprefix("sha256:")])
+    assert manifest["config"]["digest"] == ids.id
+    named = [item["digest"].removeprefix("sha256:") for item in manifest["layers"]]
+    assert [files["blobs/sha256/" + name] for name in named] == [layer, layer]
+    assert json.loads(files["manifest.json"])[0]["Layers"] == ["blobs/sha256/" + name for name in named]
+    # Each blob once: the second of a name would only take room.
+    with tarfile.open(old) as tar:
+        assert len(tar.getnames()) == len(set(tar.getnames()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tar.gz", "layer.tar", "old.tar.gz", "program"]
+
+
+def test_an_archive_with_an_index_is_left_alone(tmp_path: Path) -> None:
+    archive, ids = make(tmp_path)
+    before = archive.stat()
+    assert give_index(archive, REF, ids) == ids
+    assert archive.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_packed_layers_stay_packed_and_are_called_so(tmp_path: Path) -> None:
+    layer = gzip.compress(b"layer", mtime=0)
+    manifest = json.dumps([{"Config": "c.json", "RepoTags": [REF], "Layers": ["l.tar.gz"]}]).encode()
+    path = write_tar(tmp_path / "other.tar", {"c.json": b"{}", "l.tar.gz": layer, "manifest.json": manifest})
+    ids = give_index(path, REF, ids_in_archive(path)[1])
+    files = members(path)
+    (item,) = json.loads(files["blobs/sha256/" + ids.digest.removeprefix("sha256:")])["layers"]
+    assert item["mediaType"].endswith(".tar+gzip")
+    assert files["blobs/sha256/" + item["digest"].removeprefix("sha256:")] == layer
+
+
+def test_an_archive_without_its_layer_is_left_as_it_is(tmp_path: Path) -> None:
+    manifest = json.dumps([{"Config": "c.json", "RepoTags": [REF], "Layers": ["gone/layer.tar"]}]).encode()
+    path = write_tar(tmp_path / "old.tar", {"c.json": b"{}", "manifest.json": manifest})
+    before = path.read_bytes()
+    with pytest.raises(KeyError, match=r"gone/layer\.tar"):
+        give_index(path, REF, ids_in_archive(path)[1])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_scratch_file_system_takes_its_certificates_from_debian(tmp_path: Path) -> None:
-    debian = tmp_path / "debian.tar"
-    with tarfile.open(debian, "w") as tar:
-        for name, data in (
-            ("./etc/ssl/certs/ca-certificates.crt", b"CERT"),
-            ("./usr/share/zoneinfo/Europe/Paris", b"TZif"),
-            ("./bin/sh", b"#!"),
-        ):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    content = {
+        "./etc/ssl/certs/ca-certificates.crt": b"CERT",
+        "./usr/share/zoneinfo/Europe/Paris": b"TZif",
+        "./bin/sh": b"#!",
+    }
+    debian = write_tar(tmp_path / "debian.tar", content)
     target = tmp_path / "scratch.tar"
     make_scratch(target, debian, {"loki": 10001})
     with tarfile.open(target) as tar:

@@ -6,9 +6,11 @@ import io
 import json
 import tarfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from archives import write_tar
 from vantage_images import registry
 from vantage_images.archive import new_layer, write_image
 from vantage_images.engine import Docker
@@ -193,6 +195,67 @@ def test_grafana_is_taken_from_an_archive(world: World, monkeypatch: pytest.Monk
     # It stays, once taken, without the variable.
     monkeypatch.delenv("VANTAGE_GRAFANA_ARCHIVE")
     assert world.get("grafana") == got
+
+
+def without_index(archive: Path) -> Path:
+    """Leave the index out of `archive`, as `docker save` before Docker 25 had none."""
+    with tarfile.open(archive) as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+    for name in ("index.json", "oci-layout"):
+        del files[name]
+    # The stand-in for docker keeps gzipped archives under names without a suffix.
+    write_tar(archive.with_suffix(".gz"), files).replace(archive)
+    return archive
+
+
+def index_of(world: World, name: str) -> str:
+    with tarfile.open(world.store.archive(name)) as tar:
+        stream = tar.extractfile("index.json")
+        assert stream is not None
+        return str(json.load(stream)["manifests"][0]["digest"])
+
+
+def test_what_an_old_engine_saves_gets_an_index(world: World) -> None:
+    ids = world.archive(world.path / "registry" / "loki_2.0", "docker.io/grafana/loki:2.0")
+    without_index(world.path / "registry" / "loki_2.0")
+    got = record(world.get("loki"))
+    assert got.id == ids.id  # type: ignore[attr-defined]
+    assert got.has_index
+    assert got.digest == index_of(world, "loki")
+
+
+def test_the_id_is_the_classic_one_though_this_engine_shows_the_other(world: World) -> None:
+    ids = world.archive(world.path / "registry" / "loki_2.0", "docker.io/grafana/loki:2.0")
+    (world.path / "id").write_text(ids.digest)  # type: ignore[attr-defined]
+    got = record(world.get("loki"))
+    assert (got.id, got.digest) == (ids.id, ids.digest)  # type: ignore[attr-defined]
+
+
+def test_an_archive_from_before_gets_its_index_and_nothing_else_is_asked(world: World) -> None:
+    world.archive(world.path / "registry" / "loki_2.0", "docker.io/grafana/loki:2.0")
+    first = record(world.get("loki"))
+    without_index(world.store.archive("loki"))
+    world.store.add(replace(first, digest=first.id))
+    (image,) = world.manifest.select(["loki"])
+    assert not world.getter().done(image)
+    asked = world.asked
+    assert record(world.get("loki")) == first
+    assert first.digest == index_of(world, "loki")
+    assert world.getter().done(image)
+    assert (world.asked, world.made) == (asked, [])
+
+
+def test_a_given_archive_that_lacks_a_layer_replaces_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = world.path / "given.tar.gz"
+    world.archive(given, "grafana/grafana:12.4.14")
+    monkeypatch.setenv("VANTAGE_GRAFANA_ARCHIVE", str(given))
+    world.get("grafana")
+    before = world.store.archive("grafana").read_bytes()
+    manifest = json.dumps([{"Config": "c", "RepoTags": ["grafana/grafana:12.4.14"], "Layers": ["gone"]}]).encode()
+    write_tar(given, {"c": b"{}", "manifest.json": manifest})
+    with pytest.raises(ImageError, match=r"given\.tar\.gz: is not whole \('gone'\)"):
+        world.get("grafana")
+    assert world.store.archive("grafana").read_bytes() == before
 
 
 def test_an_archive_of_something_else_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
