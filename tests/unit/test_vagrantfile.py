@@ -182,6 +182,8 @@ def test_images_for_a_vm_that_provisions_itself_are_shared(tmp_path: Path) -> No
     text = configured(tmp_path, VANTAGE_ANSIBLE="guest", VANTAGE_IMAGES=str(images))
     assert f'vm.synced_folder "{images}" "/vantage-images"' in text
     assert re.search(r'"VANTAGE_IMAGES"\s*=>\s*"/vantage-images"', text)
+    # Where the folder is copied, the archives of system containers stay: they are for this machine.
+    assert re.search(r'"/vantage-images" type: "rsync".*"system\*\.tar\.gz"', text)
 
 
 @needs_ruby
