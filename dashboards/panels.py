@@ -189,9 +189,10 @@ def number(
     background: bool = True,
     spark: bool = False,
     vertical: bool = True,
+    pair: bool = False,
     text: common.BigValueTextMode = common.BigValueTextMode.AUTO,
 ) -> Builder[Panel]:
-    """Big figures; the colour of their thresholds fills the panel."""
+    """Big figures; the colour of their thresholds fills the panel. `pair`: one query answers with two of them."""
     panel = stat.Panel()
     _dress(panel, about, queries)
     panel.color_mode(common.BigValueColorMode.BACKGROUND_SOLID if background else common.BigValueColorMode.VALUE)
@@ -201,7 +202,7 @@ def number(
     # Nothing known is not good news: without this, the figure that is missing is green.
     unknown = ValueMappingResult(text="No data", color="#6b7280")
     panel.mappings([SpecialValueMap(options=DashboardSpecialValueMapOptions(SpecialValueMatch.NULL_AND_NAN, unknown))])
-    if len(queries) > 1:
+    if pair or len(queries) > 1:
         # Else each value picks its own size, and a pair looks odd.
         panel.text(common_builders.VizTextDisplayOptions().title_size(14).value_size(26))
     panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))

@@ -79,8 +79,13 @@ def build() -> Dashboard:
     return overview
 
 
-def _pair(short: str, long: str) -> tuple[Builder[Dataquery], Builder[Dataquery]]:
-    return now(short, "5 min", "A"), now(long, "6 h", "B")
+def _pair(expr: str) -> Builder[Dataquery]:
+    """One query for a figure over both windows; in `expr`, `{0}` stands for the window."""
+    short, long = (
+        f'label_replace({expr.replace("{0}", window)}, "window", "{words}", "", "")'
+        for window, words in (("5m", "5 min"), ("6h", "6 h"))
+    )
+    return now(f"{short} or {long}", "{{window}}")
 
 
 def _figures() -> Panels:
@@ -105,10 +110,7 @@ def _figures() -> Panels:
             description="Requests per second of the chosen services and routes, averaged over 5 minutes and 6 hours.",
             source=PROMETHEUS, width=4, height=5, unit="reqps", decimals=1, links=to_traces,
         ),
-        *_pair(
-            f"sum({BY_ROUTE}_requests:rate5m{{{ROUTE}}})",
-            f"sum({BY_ROUTE}_requests:rate6h{{{ROUTE}}})",
-        ),
+        _pair(f"sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}})"), pair=True,
     )  # fmt: skip
     yield number(
         About(
@@ -116,15 +118,11 @@ def _figures() -> Panels:
             description="Share of the requests that were answered with a status of 500 or above.",
             source=PROMETHEUS, width=4, height=5, unit="percentunit", decimals=2, steps=ERROR_STEPS, links=to_logs,
         ),
-        *(
-            now(
-                f"sum({BY_ROUTE}_errors:rate{window}{{{ROUTE}}})"
-                f" / (sum({BY_ROUTE}_requests:rate{window}{{{ROUTE}}}) > 0)"
-                f" or 0 * sum({BY_ROUTE}_requests:rate{window}{{{ROUTE}}})",
-                legend, ref,
-            )
-            for window, legend, ref in (("5m", "5 min", "A"), ("6h", "6 h", "B"))
+        _pair(
+            f"sum({BY_ROUTE}_errors:rate{{0}}{{{ROUTE}}}) / (sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}}) > 0)"
+            f" or 0 * sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}})"
         ),
+        pair=True,
     )  # fmt: skip
     for quantile, words in (("50", "Half"), ("95", "95 %"), ("99", "99 %")):
         yield number(
@@ -134,21 +132,22 @@ def _figures() -> Panels:
                 "whatever the route.",
                 source=PROMETHEUS, width=4, height=5, unit="s", decimals=0, steps=DURATION_STEPS, links=to_traces,
             ),
-            *_pair(f"max({DURATION}:p{quantile}_5m{{{SERVICE}}})", f"max({DURATION}:p{quantile}_6h{{{SERVICE}}})"),
+            _pair(f"max({DURATION}:p{quantile}_{{0}}{{{SERVICE}}})"), pair=True,
         )  # fmt: skip
 
 
 def _services() -> Builder[Panel]:
     columns = {
-        "A": ("Requests 5 min", f"{BY_SERVICE}_requests:rate5m"),
-        "B": ("Requests 6 h", f"{BY_SERVICE}_requests:rate6h"),
-        "C": ("Errors 5 min", f"{BY_SERVICE}_errors:ratio5m"),
-        "D": ("Errors 6 h", f"{BY_SERVICE}_errors:ratio6h"),
-        "E": ("p95 5 min", f"{DURATION}:p95_5m"),
-        "F": ("p95 6 h", f"{DURATION}:p95_6h"),
-        "G": ("Error budget left", "service_name:slo_availability_error_budget_left:ratio"),
-        "H": ("Latency budget left", "service_name:slo_latency_error_budget_left:ratio"),
+        f"{BY_SERVICE}_requests:rate5m": "Requests 5 min",
+        f"{BY_SERVICE}_requests:rate6h": "Requests 6 h",
+        f"{BY_SERVICE}_errors:ratio5m": "Errors 5 min",
+        f"{BY_SERVICE}_errors:ratio6h": "Errors 6 h",
+        f"{DURATION}:p95_5m": "p95 5 min",
+        f"{DURATION}:p95_6h": "p95 6 h",
+        "service_name:slo_availability_error_budget_left:ratio": "Error budget left",
+        "service_name:slo_latency_error_budget_left:ratio": "Latency budget left",
     }
+    first = r"service_name\__name__"
     filled = {"type": "color-background", "mode": "basic"}
     only = "var-service=${__data.fields.Service:percentencode}"
     return listing(
@@ -158,11 +157,14 @@ def _services() -> Builder[Panel]:
             "budgets is left. A click on a name shows that service alone.",
             source=PROMETHEUS, width=24, height=6, empty="No service has been scraped yet",
             transformations=[
-                transform("joinByField", byField="service_name", mode="outer"),
-                transform("filterFieldsByName", include={"pattern": "service_name|Value.*"}),
+                # One query for all columns: each metric becomes one.
+                transform(
+                    "groupingToMatrix", rowField="service_name", columnField="__name__", valueField="Value", emptyValue="null"
+                ),
                 transform(
                     "organize",
-                    renameByName={"service_name": "Service"} | {f"Value #{ref}": name for ref, (name, _) in columns.items()},
+                    indexByName={name: position for position, name in enumerate((first, *columns))},
+                    renameByName={first: "Service"} | columns,
                 ),
             ],
             overrides=[
@@ -188,7 +190,7 @@ def _services() -> Builder[Panel]:
                 ),
             ],
         ),
-        *(rows(f"{metric}{{{SERVICE}}}", ref) for ref, (_, metric) in columns.items()),
+        rows(f'{{__name__=~"{"|".join(columns)}", {SERVICE}}}'), sort="Service", descending=False,
     )  # fmt: skip
 
 
@@ -210,7 +212,9 @@ def _rate(extra: str = "", window: str = "$__rate_interval") -> str:
 
 
 def _error_share() -> str:
-    return f"({_rate(f', {FAILED}')} or 0 * {_rate()}) / ({_rate()} > 0)"
+    # Of the buckets, as these carry exemplars: the largest one counts all.
+    failed = f"sum by (service_name) (max without (le) (rate({BUCKET}{{{RAW}, {FAILED}}}[$__rate_interval])))"
+    return f"({failed} or 0 * {_rate()}) / ({_rate()} > 0)"
 
 
 def _over_time() -> Panels:
@@ -225,11 +229,12 @@ def _over_time() -> Panels:
     yield graph(
         About(
             title="Errors over time",
-            description="Share of the requests that were answered with a status of 500 or above, by service.",
+            description="Share of the requests that were answered with a status of 500 or above, by service. A dot is one "
+            "such request, whatever its height: a click on it opens its trace.",
             source=PROMETHEUS, width=8, unit="percentunit",
             soft_maximum=0.02, minimum=0, steps=ERROR_STEPS, data_links=_more(), empty=NO_REQUESTS,
         ),
-        over_time(_error_share(), "{{service_name}}"),
+        over_time(_error_share(), "{{service_name}}", exemplars=True),
     )  # fmt: skip
     yield graph(
         About(

@@ -1,7 +1,7 @@
 """A browser and a Grafana to look at; without either, these tests are skipped and say what is missing.
 
-VANTAGE_GRAFANA_URL and VANTAGE_GRAFANA_PASSWORD name the Grafana, VANTAGE_SHOP_URL the demo shop, VANTAGE_CHROMIUM the browser's program,
-VANTAGE_PICTURES a folder for what was seen.
+VANTAGE_GRAFANA_URL and VANTAGE_GRAFANA_PASSWORD name the Grafana, VANTAGE_SHOP_URL and VANTAGE_WAREHOUSE_URL the demo shop,
+VANTAGE_CHROMIUM the browser's program, VANTAGE_PICTURES a folder for what was seen.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def a_grafana() -> Iterator[Grafana]:
         try:
             url = os.environ.get("VANTAGE_GRAFANA_URL", "http://127.0.0.1:3000")
             shop = os.environ.get("VANTAGE_SHOP_URL", "http://127.0.0.1:8000")
-            yield Grafana(browser, url, password, shop, Path(pictures) if pictures else None)
+            warehouse = os.environ.get("VANTAGE_WAREHOUSE_URL", "http://127.0.0.1:8001")
+            yield Grafana(playwright, browser, url, password, shop, warehouse, Path(pictures) if pictures else None)
         finally:
             browser.close()
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, Response
+from playwright.sync_api import Browser, Locator, Page, Playwright, Request, Response, TimeoutError
 
 # A panel whose component crashed shows this instead; Grafana does not count it as an error of the panel.
 CRASHED = "An unexpected error happened"
 HEADER = "data-testid Panel header "
+LOOKUP = re.compile(r"/api/datasources/uid/[^/]+/resources/")
+# The longest that every dashboard offers: none at all cannot be asked for in an address.
+NEVER = "15m"
 # Milliseconds: two cores that do other work as well.
 PATIENCE = 60_000
 
@@ -24,6 +30,9 @@ _PANELS = """() => [...document.querySelectorAll('section[data-testid^="data-tes
     error: !!section.querySelector('[data-testid$="Panel status error"]'),
     text: section.innerText, x: box.x, y: box.y, width: box.width, height: box.height};
 })"""
+_DRAWN = (
+    """wanted => [...document.querySelectorAll('section[data-testid^="data-testid Panel header"]')].length >= wanted"""
+)
 # Where the last panel ends, beyond what is in sight; inside a panel of lines there is a longer page.
 _HEIGHT = """() => Math.max(...[...document.querySelectorAll('.react-grid-layout')].map(
   grid => grid.getBoundingClientRect().y + grid.getBoundingClientRect().height))"""
@@ -59,6 +68,8 @@ class View:
     page: Page
     # What was asked of the stores: the number of the panel, 0 where none asked, and the question.
     queries: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    # What was looked up in a store besides: the values of variables.
+    lookups: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _open: set[Request] = field(default_factory=set)
 
@@ -74,6 +85,8 @@ class View:
             self._open.add(request)
         if "/api/ds/query" in request.url and request.post_data:
             self.queries.append((int(request.headers.get("x-panel-id", 0)), json.loads(request.post_data)))
+        elif LOOKUP.search(request.url):
+            self.lookups.append(request.url)
 
     def _answered(self, response: Response) -> None:
         if response.status >= 400 and "/api/" in response.url:
@@ -93,7 +106,7 @@ class View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.page.context.close()
+        self.page.close()
 
     def follow(self, link: Locator) -> View:
         """What a click opens, in this window or in one of its own."""
@@ -111,6 +124,11 @@ class View:
         page.wait_for_load_state("load")
         view.settle(2)
         return view
+
+    @property
+    def text(self) -> str:
+        """What can be read on the page."""
+        return self.page.inner_text("body")
 
     def panels(self) -> list[Panel]:
         return [Panel(**found) for found in self.page.evaluate(_PANELS)]
@@ -130,42 +148,43 @@ class View:
 class Grafana:
     """A Grafana that runs, and the browser that looks at it."""
 
-    def __init__(self, browser: Browser, url: str, password: str, shop: str = "", pictures: Path | None = None) -> None:
-        self.url, self.shop = url.rstrip("/"), shop.rstrip("/")
+    def __init__(
+        self,
+        playwright: Playwright,
+        browser: Browser,
+        url: str,
+        password: str,
+        shop: str,
+        warehouse: str,
+        pictures: Path | None,
+    ) -> None:
+        self.url, self.shop, self.warehouse = url.rstrip("/"), shop.rstrip("/"), warehouse.rstrip("/")
         self.pictures = pictures
-        self._browser, self._password = browser, password
-
-    def _context(self, **window: Any) -> BrowserContext:
-        """Somebody who has just logged in: a session that others share is renewed under their feet."""
-        context = self._browser.new_context(**window)
-        answer = context.request.post(f"{self.url}/login", data={"user": "admin", "password": self._password})
-        assert answer.ok, f"Grafana at {self.url} refuses the password: {answer.status}"
-        return context
+        self._login = {"user": "admin", "password": password}
+        # One for all windows: what Grafana is made of is loaded once.
+        self._browser = browser.new_context()
+        basic = base64.b64encode(f"admin:{password}".encode()).decode()
+        self._api = playwright.request.new_context(extra_http_headers={"Authorization": f"Basic {basic}"})
 
     def get(self, path: str) -> Any:
         """The JSON of Grafana's own API."""
-        context = self._context()
-        try:
-            answer = context.request.get(self.url + path)
-            assert answer.ok, f"{path}: {answer.status} {answer.text()[:300]}"
-            return answer.json()
-        finally:
-            context.close()
+        answer = self._api.get(self.url + path)
+        assert answer.ok, f"{path}: {answer.status} {answer.text()[:300]}"
+        return answer.json()
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any, float]:
         """Status, JSON and seconds of a POST to Grafana's API."""
-        context = self._context()
-        try:
-            begin = time.monotonic()
-            answer = context.request.post(self.url + path, data=body)
-            return answer.status, answer.json(), time.monotonic() - begin
-        finally:
-            context.close()
+        begin = time.monotonic()
+        answer = self._api.post(self.url + path, data=body)
+        return answer.status, answer.json(), time.monotonic() - begin
 
     def look(self, path: str, *, width: int = 1440, height: int = 900) -> View:
         """A page of Grafana in a window of its own."""
-        context = self._context(viewport={"width": width, "height": height})
-        page = context.new_page()
+        # Whoever opens a window has just logged in: an older session is renewed now and then, in the middle of a test.
+        answer = self._browser.request.post(f"{self.url}/login", data=self._login)
+        assert answer.ok, f"Grafana at {self.url} refuses the password: {answer.status}"
+        page = self._browser.new_page()
+        page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(PATIENCE)
         view = View(page)
         page.goto(self.url + path, wait_until="load")
@@ -184,13 +203,17 @@ class Grafana:
     ) -> View:
         """A dashboard, drawn from top to bottom unless told otherwise; `more` are variables."""
         chosen = urlencode(
-            {"from": start, "to": "now", "theme": theme, "refresh": "", **{f"var-{k}": v for k, v in more.items()}}
+            {"from": start, "to": "now", "theme": theme, "refresh": NEVER, **{f"var-{k}": v for k, v in more.items()}}
         )
         view = self.look(f"/d/{uid}?{chosen}&kiosk", width=width)
         view.page.locator(".react-grid-layout section").first.wait_for()
         view.settle()
         if whole:
             view.unfold(width)
+            shown = [p for p in self.get(f"/api/dashboards/uid/{uid}")["dashboard"]["panels"] if p["type"] != "row"]
+            # The browser may be busier with drawing than Grafana with asking.
+            with suppress(TimeoutError):
+                view.page.wait_for_function(_DRAWN, arg=len(shown))
             view.settle()
         return view
 

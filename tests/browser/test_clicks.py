@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from urllib.error import HTTPError
-from urllib.parse import quote, unquote
 
 import pytest
+from boards import LOGS, OVERVIEW, TRACES, dots, pin
+from explore import TRACE_ID, address, address_of, assert_a_trace
 from grafana import Grafana, View
-
-OVERVIEW, LOGS, TRACES = "vantage-service-overview", "vantage-logs", "vantage-traces"
-TRACE_ID = re.compile(r"\b[0-9a-f]{32}\b")
-# Where a heatmap draws exemplars: the points of the canvas that have their colour.
-DOTS = """panel => {
-  const canvas = panel.querySelector('canvas'), box = canvas.getBoundingClientRect();
-  const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height), found = [];
-  for (let i = 0; i < data.length; i += 4)
-    if (data[i] > 235 && Math.abs(data[i + 1] - 115) < 30 && data[i + 2] < 50)
-      found.push([box.x + (i / 4 % canvas.width) * box.width / canvas.width,
-                  box.y + Math.floor(i / 4 / canvas.width) * box.height / canvas.height]);
-  return found;
-}"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,28 +35,9 @@ def trace(grafana: Grafana) -> Iterator[View]:
         with suppress(HTTPError), urllib.request.urlopen(f"{grafana.shop}/products") as answer:
             trace_id = answer.headers["X-Trace-Id"]
     time.sleep(4)
-    query = {"refId": "A", "datasource": {"type": "jaeger", "uid": "vantage-jaeger"}, "query": trace_id}
-    panes = {"trace": {"datasource": "vantage-jaeger", "queries": [query], "range": {"from": "now-15m", "to": "now"}}}
-    with grafana.look(f"/explore?schemaVersion=1&orgId=1&panes={quote(json.dumps(panes))}") as view:
+    with grafana.look(address_of(trace_id)) as view:
         view.page.get_by_text("SELECT products").first.wait_for()
         yield view
-
-
-def shown(view: View) -> str:
-    """What can be read on the page."""
-    return view.page.inner_text("body")
-
-
-def assert_a_trace(grafana: Grafana, view: View, trace_id: str, name: str) -> None:
-    """The page is Explore with this very trace drawn, span by span."""
-    address = unquote(view.page.url)
-    assert "/explore" in address
-    assert trace_id in address
-    view.page.get_by_text("Service & Operation").first.wait_for()
-    text = shown(view)
-    assert re.search(r"\d+ spans?\b", text), text[-800:]
-    assert trace_id in text
-    grafana.picture(view.page, name)
 
 
 def test_exemplar_on_a_line_leads_to_its_trace(grafana: Grafana) -> None:
@@ -79,7 +47,7 @@ def test_exemplar_on_a_line_leads_to_its_trace(grafana: Grafana) -> None:
         panel.get_by_test_id("data-testid Exemplar marker").last.click(force=True)
         link = view.page.get_by_text("Open the trace").last
         link.wait_for()
-        trace_id = TRACE_ID.findall(shown(view))[-1]
+        trace_id = TRACE_ID.findall(view.text)[-1]
         grafana.picture(view.page, "exemplar")
         with view.follow(link) as target:
             assert_a_trace(grafana, target, trace_id, "exemplar-to-trace")
@@ -89,18 +57,9 @@ def test_exemplar_on_the_heatmap_leads_to_its_trace(grafana: Grafana) -> None:
     with grafana.board(OVERVIEW, "now-5m", whole=False) as view:
         panel = view.panel("How long requests take")
         view.settle()
-        dots = panel.evaluate(DOTS)
-        assert dots, "the heatmap has no dots"
-        x, y = dots[len(dots) // 2]
-        link = view.page.get_by_text("Open the trace").last
-        # A dot is a few pixels wide, and its rim is no part of it.
-        for right, down in ((1, 1), (2, 2), (0, 0), (3, 1), (-1, 1)):
-            view.page.mouse.move(x + right, y + down)
-            view.page.mouse.click(x + right, y + down)
-            view.page.wait_for_timeout(500)
-            if link.count():
-                break
-        trace_id = TRACE_ID.findall(shown(view))[-1]
+        found = dots(panel)
+        link = pin(view, found[len(found) // 2])
+        trace_id = TRACE_ID.findall(view.text)[-1]
         grafana.picture(view.page, "heatmap")
         with view.follow(link) as target:
             assert_a_trace(grafana, target, trace_id, "heatmap-to-trace")
@@ -150,12 +109,12 @@ def span_link(view: View, span: int, text: str) -> View:
 
 
 def test_span_leads_to_its_lines(grafana: Grafana, trace: View) -> None:
-    found = TRACE_ID.search(shown(trace))
+    found = TRACE_ID.search(trace.text)
     assert found
     with span_link(trace, 2, "Related logs") as target:
-        assert f"trace_id = `{found[0]}`" in unquote(target.page.url).replace('\\"', '"')
+        assert f"trace_id = `{found[0]}`" in address(target)
         target.page.get_by_text("GET /products 200").first.wait_for()
-        assert '"service":"warehouse"' in re.sub(r"\s", "", shown(target))
+        assert '"service":"warehouse"' in re.sub(r"\s", "", target.text)
         grafana.picture(target.page, "span-to-lines")
 
 
@@ -168,25 +127,85 @@ def test_span_leads_to_its_lines(grafana: Grafana, trace: View) -> None:
 )
 def test_span_leads_to_the_metrics_of_its_route(grafana: Grafana, trace: View, text: str, metric: str) -> None:
     with span_link(trace, 2, text) as target:
-        address = unquote(target.page.url).replace('\\"', '"')
-        assert metric in address
-        assert 'http_route="/products"' in address
+        found = address(target)
+        assert metric in found
+        assert 'http_route="/products"' in found
         # The legend of the graph: the query was filled in, run, and found the services.
         target.page.get_by_text('{http_route="/products", service_name="warehouse"}').first.wait_for()
         grafana.picture(target.page, f"span-to-{metric.rsplit('_', 1)[1]}")
 
 
-def test_circle_of_the_service_graph_leads_to_the_dashboard_of_its_service(grafana: Grafana) -> None:
+@pytest.mark.parametrize(
+    ("text", "uid", "title"),
+    [("Overview of this service", OVERVIEW, "Services"), ("Logs of this service", LOGS, "Lines by service")],
+    ids=["overview", "logs"],
+)
+def test_circle_of_the_service_graph_leads_to_the_dashboard_of_its_service(
+    grafana: Grafana, text: str, uid: str, title: str
+) -> None:
     with grafana.board(TRACES, "now-5m", whole=False) as view:
         panel = view.panel("Who calls whom")
         view.settle()
         panel.get_by_label("Node: warehouse").get_by_text("warehouse").click(force=True)
-        view.page.get_by_text("Overview of this service").last.wait_for()
+        view.page.get_by_text(text).last.wait_for()
         grafana.picture(view.page, "circle")
-        with view.follow(view.page.get_by_text("Overview of this service").last) as target:
-            assert f"/d/{OVERVIEW}" in target.page.url
+        with view.follow(view.page.get_by_text(text).last) as target:
+            assert f"/d/{uid}" in target.page.url
             assert "var-service=warehouse" in target.page.url
-            services = target.panel("Services").inner_text()
+            services = target.panel(title).inner_text()
             assert "warehouse" in services
             assert "storefront" not in services
-            grafana.picture(target.page, "circle-to-dashboard")
+            grafana.picture(target.page, f"circle-to-{uid.removeprefix('vantage-')}")
+
+
+def test_arrow_of_the_service_graph_says_how_many_calls_and_how_long(grafana: Grafana) -> None:
+    with grafana.board(TRACES, "now-5m", whole=False) as view:
+        panel = view.panel("Who calls whom")
+        view.settle()
+        arrow = panel.get_by_label("Edge from: storefront to: warehouse")
+        arrow.first.hover(force=True)
+        view.page.wait_for_timeout(500)
+        words = arrow.first.locator("text").all_text_contents()
+        figures = [float(text) for text in words if re.fullmatch(r"\d+\.\d+", text.strip())]
+        grafana.picture(view.page, "arrow")
+        assert len(figures) == 2, words
+        assert min(figures) > 0, "calls per second, and their mean duration in milliseconds"
+
+
+def test_line_of_a_graph_leads_to_explore_with_its_query(grafana: Grafana) -> None:
+    with grafana.board(LOGS, "now-15m", whole=False) as view:
+        panel = view.panel("Lines by service")
+        view.settle()
+        # A bar in the middle of the graph; its tooltip stays after a click and has the links.
+        box = panel.locator("canvas").first.bounding_box()
+        assert box
+        link = view.page.get_by_text("These lines in Explore").last
+        for part in (0.98, 0.95, 0.9, 0.8, 0.7, 0.5):
+            view.page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] * 0.84)
+            view.page.mouse.click(box["x"] + box["width"] * part, box["y"] + box["height"] * 0.84)
+            view.page.wait_for_timeout(500)
+            if link.count():
+                break
+        grafana.picture(view.page, "graph")
+        with view.follow(link) as target:
+            assert "/explore" in target.page.url
+            found = address(target)
+            assert re.search(r'\{service_name="[a-z-]+"\}', found), found
+            target.page.get_by_text("Logs volume").first.wait_for()
+            assert "No logs found" not in target.text
+            grafana.picture(target.page, "graph-to-explore")
+
+
+def test_panel_opens_in_explore_with_its_query_filled_in(grafana: Grafana) -> None:
+    with grafana.board(OVERVIEW, "now-15m", whole=False, service="storefront") as view:
+        panel = view.panel("Requests over time")
+        view.settle()
+        panel.hover()
+        view.page.keyboard.press("x")
+        view.page.wait_for_url("**/explore**")
+        view.settle()
+        found = address(view)
+        assert 'service_name=~"storefront"' in found
+        assert "$service" not in found
+        view.page.get_by_text("storefront", exact=True).first.wait_for()
+        grafana.picture(view.page, "panel-to-explore")
