@@ -135,6 +135,10 @@ box: $(VENV) ## Make a Vagrant box of Debian's packages
 test-vm: $(VENV) ## Provision and verify a true VM by `vagrant up`, emulated where there is no KVM
 	@scripts/test-vm
 
+.PHONY: test-cloud-init
+test-cloud-init: $(VENV) ## Let a plain Debian disk provision itself by cloud-init on a true VM
+	@scripts/test-cloud-init
+
 .PHONY: docs
 docs: $(VENV) ## Write the tables of variables into the READMEs
 	@.venv/bin/python scripts/docs
