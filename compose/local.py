@@ -71,7 +71,7 @@ def write_secrets(found: Findings, password: str, output: Path) -> None:
     top = output / SECRETS
     top.mkdir(parents=True, exist_ok=True, mode=0o700)
     top.chmod(0o700)
-    users = [str(unit["name"]) for unit in found.units if unit["secrets"]]
+    users = {services.home(unit) for unit in found.units if unit["secrets"]}
     for name in users:
         (top / name).mkdir(exist_ok=True)
         (top / name).chmod(0o755)

@@ -106,8 +106,9 @@ class Reader:
                 if self._wanted(task, variables | item):
                     self._include(task[INCLUDE_TASKS], variables | item)
         elif self._runs(task.get(INCLUDE_ROLE, {})):
-            if self._wanted(task, variables):
-                self._unit(variables)
+            for item in self._items(task, variables):
+                if self._wanted(task, variables | item):
+                    self._unit(variables | item)
         elif "vantage_files" in task and self._wanted(task, variables):
             self._write(self._value(task["vantage_files"], variables), variables)
 
@@ -149,7 +150,9 @@ class Reader:
         unit = {name.removeprefix("container_service_"): templar.template(everything[name]) for name in names}
         # What an app is built from, where there is no image of it to be had.
         app = (self._variables | variables).get("__flask_app")
-        unit["source"] = (self._value(app, variables) if app else {}).get("source", "")
+        app = self._value(app, variables) if app else {}
+        unit["source"] = app.get("source", "")
+        unit["replicas"] = int(app.get("replicas") or 1)
         self._found.units.append(unit)
 
     def _write(self, arguments: dict[str, Any], variables: dict[str, Any]) -> None:

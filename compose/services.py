@@ -40,7 +40,7 @@ def document(found: Findings, variables: Mapping[str, Any], output: Path, config
             require_dockerfile(unit)
             built.add(unit["image"])
             services[unit["name"]]["build"] = {"context": relative(Path(unit["source"]), output)}
-    stores = {unit["name"]: unit["user"] for unit in found.units if unit["data_dir"]}
+    stores = {home(unit): unit["user"] for unit in found.units if unit["data_dir"]}
     return {
         "name": "vantage",
         "services": escaped({PREPARE: giver(stores, str(variables["promtail_image"]))} | services),
@@ -69,6 +69,16 @@ def require_dockerfile(unit: Mapping[str, Any]) -> None:
         )
 
 
+def home(unit: Mapping[str, Any]) -> str:
+    """The service whose data and secrets the unit has: its own, or of which it is a replica."""
+    return str(unit["replica_of"] or unit["name"])
+
+
+def aliases(unit: Mapping[str, Any]) -> list[str]:
+    """Under which names a replica is reached beside its service's: the app's, and the one that a unit's container has."""
+    return [*filter(None, [unit["replica_of"]]), f"vantage-{unit['name']}"] if unit["replicas"] > 1 else []
+
+
 def service(unit: Mapping[str, Any], found: Findings, output: Path, config: str) -> dict[str, Any]:
     """One service; what a unit leaves empty is left out."""
     name, host_network = unit["name"], unit["network"] == "host"
@@ -78,6 +88,7 @@ def service(unit: Mapping[str, Any], found: Findings, output: Path, config: str)
         "command": [str(word) for word in unit["command"]],
         "hostname": name,
         "network_mode": "host" if host_network else "",
+        "networks": {"default": {"aliases": names}} if (names := aliases(unit)) else {},
         "user": unit["user"],
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -98,7 +109,12 @@ def service(unit: Mapping[str, Any], found: Findings, output: Path, config: str)
         # Promtail reads these files; the tag is what the unit would be called.
         "logging": {
             "driver": "json-file",
-            "options": {"tag": f"vantage-{name}.service", "max-size": LOG_SIZE, "max-file": LOG_FILES},
+            "options": {
+                "tag": f"vantage-{name}.service",
+                "max-size": LOG_SIZE,
+                "max-file": LOG_FILES,
+                **({"labels": "vantage.replica_of"} if unit["replica_of"] else {}),
+            },
         },
         "labels": labels(unit, found),
     }
@@ -110,6 +126,8 @@ def labels(unit: Mapping[str, Any], found: Findings) -> dict[str, str]:
     result = {}
     if unit["ready_url"]:
         result["vantage.ready"] = str(unit["ready_url"]).strip()
+    if unit["replica_of"]:
+        result["vantage.replica_of"] = str(unit["replica_of"])
     own = {path: text for path, text in sorted(found.files.items()) if path.startswith(f"{CONFIG}/{unit['name']}/")}
     if own:
         result["vantage.config"] = hashlib.sha256(repr(own).encode()).hexdigest()[:16]
@@ -127,10 +145,10 @@ def mounts(unit: Mapping[str, Any], found: Findings, output: Path, config: str) 
                 result.append(bind(relative(files, output), f"{unit['config_dir']}/{inside}"))
     if unit["data_dir"]:
         # Without nocopy the image's own folder would say whose the volume is, at a time that nobody chose.
-        volume = {"type": "volume", "source": name, "target": unit["data_dir"], "volume": {"nocopy": True}}
+        volume = {"type": "volume", "source": home(unit), "target": unit["data_dir"], "volume": {"nocopy": True}}
         result.append(volume)
     if unit["secrets"]:
-        result.append(bind(f"./compose/secrets/{name}", "/run/secrets"))
+        result.append(bind(f"./compose/secrets/{home(unit)}", "/run/secrets"))
     for text in unit["volumes"]:
         source, target, *options = str(text).split(":")
         # rslave, which follows later mounts, is refused where the engine's / is private, as in Docker Desktop.

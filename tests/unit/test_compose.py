@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 from programs import cache
 from rendering import ROLES, ROOT, Host, load, specs
 from test_roles import SERVICES, service_variables
@@ -42,8 +43,10 @@ def units() -> dict[str, str]:
     """The text of every unit, by service."""
     found = {role.replace("_", "-"): unit(service_variables(role), role) for role in SERVICES}
     variables = service_variables("flask_app")
-    for app in Host("flask_app", **SETTINGS).value(load(ROLES / "vantage/defaults/main.yml")["vantage_apps"]):
-        found[app["name"]] = unit(variables | {"__flask_app": app}, "flask_app")
+    host = Host("flask_app", **SETTINGS)
+    apps = host.value(host.variables["vantage_apps"])
+    for app, service in zip(apps, host.value(trust_as_template("{{ vantage_apps | app_services }}")), strict=True):
+        found[app["name"]] = unit(variables | {"__flask_app": app, "__flask_app_service": service}, "flask_app")
     return found
 
 

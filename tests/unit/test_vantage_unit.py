@@ -158,6 +158,31 @@ def test_retire_removes_what_its_owner_no_longer_wants_and_nothing_else(
     assert left == {"vantage-loki.service", "vantage-kept.service", "vantage-grafana.service"}
 
 
+def replica(unit: ModuleType) -> Path:
+    path = Path(unit.UNITS / "vantage-hello-2.service")
+    path.write_text("[X-Vantage]\nOwner=flask_app\nReplicaOf=hello\nImage=hello:1\nReadyUrl=\nReload=false\n")
+    return path
+
+
+def test_a_replica_that_goes_leaves_no_trace(unit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    path = replica(unit)
+    unit.starting("hello-2")
+    unit.retire("flask_app", ["hello"], check=False)
+    assert capsys.readouterr().out == "hello-2, a replica of hello, removed\n"
+    assert not path.exists()
+    assert not unit.read_state("hello-2")
+
+
+def test_a_new_secret_of_an_app_restarts_its_replicas_too(unit: ModuleType) -> None:
+    replica(unit)
+    unit.starting("hello-2")
+    unit.ready("hello-2")
+    assert unit.drift("hello-2") == ""
+    (unit.CONFIG / "secrets/hello").mkdir(parents=True)
+    (unit.CONFIG / "secrets/hello/token").write_text("new")
+    assert unit.drift("hello-2") == "restart"
+
+
 def test_a_network_with_another_subnet_is_refused_with_the_way_out(
     unit: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:

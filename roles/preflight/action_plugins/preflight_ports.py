@@ -30,7 +30,7 @@ def overlaps(one: str, other: str) -> bool:
 
 
 class ActionModule(ActionBase):
-    """Argument `look`: what the script `look` printed on the host. Changes nothing."""
+    """Arguments `look`: what the script `look` printed on the host; `services`: those that the apps are. Changes nothing."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -53,9 +53,11 @@ class ActionModule(ActionBase):
                     address = public if role == "grafana" else engine
                     ports.append((role.replace("_", "-"), name, address, int(self.setting(variables, role, name))))
         if "app" in groups:
-            for app in self.setting(variables, "vantage", "vantage_apps"):
-                address = app.get("address", public)
-                ports.append((app["name"], f"port of the app {app['name']}", address, int(app["port"])))
+            for service in self._task.args["services"]:
+                name = f"port of the app {service['app']}"
+                if service["replica_of"]:
+                    name += f"'s {service['number']}. replica (they take the ports after the app's own)"
+                ports.append((service["name"], name, service["address"] or public, int(service["port"])))
         return ports
 
     def setting(self, variables: dict[str, Any], role: str, name: str) -> Any:
@@ -67,10 +69,17 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
-        look = self._task.args["look"]
+        problems = self.clashes(self.wanted(variables), self._task.args["look"], variables["inventory_hostname"])
+        if problems:
+            return result | {"failed": True, "msg": "\n".join([*problems, "Nothing was changed."])}
+        return result | {"changed": False}
+
+    @staticmethod
+    def clashes(wanted: list[tuple[str, str, str, int]], look: dict[str, Any], host: str) -> list[str]:
+        """One sentence for each port that two services want, or that something else listens on."""
         problems: list[str] = []
         seen: dict[int, tuple[str, str]] = {}
-        for service, name, address, port in self.wanted(variables):
+        for service, name, address, port in wanted:
             if port in seen and overlaps(seen[port][1], address):
                 problems.append(f"{name} and {seen[port][0]} are both {port}: give one of them another port.")
             seen[port] = (name, address)
@@ -81,9 +90,7 @@ class ActionModule(ActionBase):
             for listener in look["listening"].get(str(port), []):
                 if overlaps(listener["address"], address):
                     problems.append(
-                        f"{name} is {port}, which {listener['who']} on {variables['inventory_hostname']} listens on already "
+                        f"{name} is {port}, which {listener['who']} on {host} listens on already "
                         f"({listener['address']}): {service} could not start. Stop it or set {name} to a free port."
                     )
-        if problems:
-            return result | {"failed": True, "msg": "\n".join([*problems, "Nothing was changed."])}
-        return result | {"changed": False}
+        return problems

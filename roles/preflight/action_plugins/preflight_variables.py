@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -116,6 +116,10 @@ FORMS = {
 VOLUME = r"/[^\s:]*:/[^\s:]+(:(ro|rw|z|Z|,)+)?"
 
 
+# More of one app on one machine would rather be threads, or a second machine.
+MOST_REPLICAS = 16
+
+
 class OneLine(NamedTuple):
     """The settings that made the one app of vantage_apps, where nobody wrote that list: what they give, and the app's name if they do."""
 
@@ -154,7 +158,18 @@ def app_problems(apps: Any, line: OneLine | None = None) -> list[str]:
         if name in seen:
             problems.append(f"vantage_apps: two apps are called {name}; one would replace the other. Rename one.")
         seen.add(name)
-    return problems
+    return problems or replica_name_problems(apps)
+
+
+def replica_name_problems(apps: Sequence[dict[str, Any]]) -> list[str]:
+    """One sentence for each app that has the name of another one's replica."""
+    names = {app["name"] for app in apps}
+    return [
+        f"vantage_apps: the {service['number']}. replica of the app {service['app']} is called {service['name']}, as another app is; "
+        f"one would replace the other. Rename one of the apps, or give {service['app']} fewer replicas."
+        for service in apps_module().app_services(apps)
+        if service["replica_of"] and service["name"] in names
+    ]
 
 
 def one_app_problems(app: dict[str, Any], name_is_made: bool = False) -> list[str]:
@@ -179,7 +194,9 @@ def one_app_problems(app: dict[str, Any], name_is_made: bool = False) -> list[st
     for key, (form, example) in FORMS.items():
         if isinstance(given.get(key), str) and not re.fullmatch(form, given[key]):
             problems.append(f"has {given[key]!r} as {key}; give {example}.")
-    return problems + inner_problems(given) + source_problems(given)
+    problems += inner_problems(given) + source_problems(given)
+    # What follows needs an app that is right in itself.
+    return problems or replica_problems(given)
 
 
 def name_problems(name: str, is_made: bool) -> list[str]:
@@ -202,6 +219,37 @@ def name_problems(name: str, is_made: bool) -> list[str]:
         role = name.replace("-", "_")
         return [f"{has}, which belongs to the role {role}{f'.{instead}' if instead else '; choose another.'}"]
     return []
+
+
+def replica_problems(app: dict[str, Any]) -> list[str]:
+    """Why an app cannot run as often as it is to."""
+    replicas = int(app.get("replicas", 1))
+    if not 1 <= replicas <= MOST_REPLICAS:
+        hint = " To run it not at all, take it out of the list." if replicas == 0 else ""
+        return [f"has {replicas} replicas; give a number from 1 to {MOST_REPLICAS}.{hint}"]
+    last = int(app["port"]) + replicas - 1
+    if last > 65535:
+        return [
+            f"has {replicas} replicas from port {app['port']} on, the last on {last}, which is none; give a lower port."
+        ]
+    written = written_by(app) if replicas > 1 and not boolean(app.get("shared_data", False)) else []
+    if written:
+        return [
+            f"has {replicas} replicas, which would all write to {', '.join(written)} at a time: what is kept there gets lost where the code "
+            "expects to be alone. If it may (SQLite locks its file) or if nothing is kept there, set shared_data: true (flask_app_shared_data); "
+            "otherwise let it run once."
+        ]
+    return []
+
+
+def written_by(app: dict[str, Any]) -> list[str]:
+    """The folders of an app that outlive it, by what says so."""
+    volumes = [str(volume) for volume in app.get("volumes", []) if "ro" not in str(volume).split(":", 2)[2:3]]
+    if app.get("data"):
+        return [f"its data folder {app['data']}", *(f"the volume {volume}" for volume in volumes)]
+    recipe = apps_module().app_recipe(app) if app.get("source") else {}
+    data = [f"Flask's instance folder {recipe['data']}"] if recipe.get("data") else []
+    return data + [f"the volume {volume}" for volume in volumes]
 
 
 def inner_problems(app: dict[str, Any]) -> list[str]:

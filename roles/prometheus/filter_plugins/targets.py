@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+ROLES = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def apps_module() -> ModuleType:
+    """The filters over apps, which know the services that an app is."""
+    spec = importlib.util.spec_from_file_location("vantage_apps_filters", ROLES / "vantage/filter_plugins/apps.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def host_targets(
@@ -37,13 +53,17 @@ def app_targets(
         for app in hostvars[host].get("vantage_apps", apps) if host != here else apps:
             if not app.get("metrics", True):
                 continue
-            local = f"{app['name']}:{app.get('container_port', 8000)}"
-            labels = {"service_name": app["name"], "host": host}
-            if "metrics_path" in app:
-                labels["__metrics_path__"] = app["metrics_path"]
-            configs.append(
-                {"targets": [local if host == here else f"{addresses[host]}:{app['port']}"], "labels": labels}
-            )
+            services = apps_module().app_services([app])
+            for service in services:
+                local = f"{service['name']}:{app.get('container_port', 8000)}"
+                labels = {"service_name": app["name"], "host": host}
+                if "metrics_path" in app:
+                    labels["__metrics_path__"] = app["metrics_path"]
+                if len(services) > 1 and host == here:
+                    # The app's name is that of all replicas, the container's of one.
+                    labels["instance"], local = local, f"vantage-{local}"
+                target = local if host == here else f"{addresses[host]}:{service['port']}"
+                configs.append({"targets": [target], "labels": labels})
     return configs
 
 

@@ -150,8 +150,10 @@ def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[
     """
     app = {key: value for key, value in given.items() if value not in ("", None, [], {})}
     # What comes from a command line is text.
-    app |= {key: int(app[key]) for key in ("port", "container_port") if str(app.get(key)).isdigit()}
-    app |= {"metrics": str(app["metrics"]).lower() in {"true", "yes", "1", "on"}} if "metrics" in app else {}
+    app |= {key: int(app[key]) for key in ("port", "container_port", "replicas") if str(app.get(key)).isdigit()}
+    app |= {
+        key: str(app[key]).lower() in {"true", "yes", "1", "on"} for key in ("metrics", "shared_data") if key in app
+    }
     if not app.get("source") and not app.get("image"):
         return demo
     folder = Path(str(app.get("source", ""))).expanduser().resolve() if app.get("source") else None
@@ -163,8 +165,28 @@ def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[
     return [{"name": name, "port": 8000, "health_path": "/readyz" if ours else "/", "metrics": ours} | app]
 
 
+def app_services(apps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The services that the apps are, in their order: an app of `replicas: 3` is the services blog, blog-2 and blog-3.
+
+    Each has its `name`, the `app` it is one of, its `number` from 1, its `port` on the host (the next ones for the replicas), the
+    app's `address`, and `replica_of`, empty for the first, which is what the app would be alone.
+    """
+    return [
+        {
+            "name": app["name"] if number == 1 else f"{app['name']}-{number}",
+            "app": app["name"],
+            "number": number,
+            "port": int(app["port"]) + number - 1,
+            "address": app.get("address") or "",
+            "replica_of": "" if number == 1 else app["name"],
+        }
+        for app in apps
+        for number in range(1, int(app.get("replicas") or 1) + 1)
+    ]
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
-        return {"app_recipe": app_recipe, "own_apps": own_apps}
+        return {"app_recipe": app_recipe, "app_services": app_services, "own_apps": own_apps}

@@ -1,0 +1,227 @@
+"""An app that runs more than once: which services it is, what their units, targets and Compose's services say, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from ansible.template import trust_as_template
+from rendering import ROLES, ROOT, Host, load
+from test_preflight import ports, variables
+from test_roles import service_variables
+
+from compose import __main__ as compose
+from compose import local, settings
+
+APP = {"name": "blog", "image": "blog:1", "port": 8000}
+MONITORING = {
+    "inventory_hostname": "mon",
+    "groups": {"all": ["web", "mon"], "app": ["web"], "monitoring": ["mon"]},
+    "hostvars": {"web": {"ansible_host": "10.0.0.8"}, "mon": {}},
+}
+
+
+def services(*apps: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(
+        Host("flask_app", vantage_apps=list(apps)).value(trust_as_template("{{ vantage_apps | app_services }}"))
+    )
+
+
+def units(app: dict[str, Any]) -> dict[str, str]:
+    """The text of each unit that an app gets."""
+    found = {}
+    for service in services(app):
+        host = Host("flask_app", __flask_app=app, __flask_app_service=service)
+        host.variables |= load(ROLES / "container_service/defaults/main.yml") | service_variables("flask_app")
+        template = ROLES / "container_service/templates/unit.service.j2"
+        found[service["name"]] = Host("container_service", **host.variables).render(template)
+    return found
+
+
+def targets(app: dict[str, Any], **given: Any) -> dict[str, dict[str, str]]:
+    """The labels of each target of Prometheus' job for apps, by address."""
+    host = Host("prometheus", vantage_apps=[app], **given)
+    config = yaml.safe_load(host.render(ROLES / "prometheus/templates/prometheus.yml.j2"))
+    (job,) = (job for job in config["scrape_configs"] if job["job_name"] == "apps")
+    return {target: group["labels"] for group in job["static_configs"] for target in group["targets"]}
+
+
+def test_an_app_is_its_own_service_and_one_more_for_each_replica() -> None:
+    found = services(APP | {"replicas": "3"}, {"name": "site", "image": "site:1", "port": 9000})
+    assert [(one["name"], one["app"], one["port"]) for one in found] == [
+        ("blog", "blog", 8000), ("blog-2", "blog", 8001), ("blog-3", "blog", 8002), ("site", "site", 9000),
+    ]  # fmt: skip
+
+
+def test_the_first_replica_is_what_the_app_is_alone() -> None:
+    full = APP | {"data": "/data", "secrets": {"key": "x"}, "trial": True}
+    assert units(full | {"replicas": 3})["blog"] == units(full)["blog"]
+
+
+def test_a_replica_differs_in_name_port_and_instance_alone() -> None:
+    full = APP | {"data": "/data", "secrets": {"key": "x"}, "volumes": ["/srv/pictures:/pictures:ro"], "replicas": 2}
+    first, second = (text.splitlines() for text in units(full).values())
+    added = [line.strip() for line in second if line not in first]
+    assert added == [
+        "Description=Vantage: Flask app blog, replica 2",
+        "ExecStartPre=/usr/local/lib/vantage/vantage-unit starting blog-2",
+        "--name=vantage-blog-2 --hostname=blog-2 \\",
+        "--publish=127.0.0.1:8001:8000 \\",
+        "--env=OTEL_RESOURCE_ATTRIBUTES=host.name=vm,service.instance.id=blog-2 \\",
+        "ExecStartPost=-/usr/local/lib/vantage/vantage-unit ready blog-2",
+        "ExecStop=-/usr/local/lib/vantage/vantage-unit stop blog-2",
+        "ReplicaOf=blog",
+        "ReadyUrl=http://127.0.0.1:8001/readyz",
+        "Trial=no",
+    ]
+    # The same: what callers use, whose lines they are, the spans' service, data and secrets.
+    for line in (
+        "  --network=vantage --network-alias=blog \\",
+        "SyslogIdentifier=vantage-blog",
+        "  --env=OTEL_SERVICE_NAME=blog \\",
+        "  --volume=/var/lib/vantage/blog:/data \\",
+        "  --volume=/etc/vantage/secrets/blog:/run/secrets:ro \\",
+    ):
+        assert line in first
+        assert line in second
+
+
+def test_prometheus_scrapes_each_replica_by_a_name_that_no_other_has() -> None:
+    assert targets(APP | {"replicas": 2}) == {
+        "vantage-blog:8000": {"service_name": "blog", "host": "vm", "instance": "blog:8000"},
+        "vantage-blog-2:8000": {"service_name": "blog", "host": "vm", "instance": "blog-2:8000"},
+    }
+    assert targets(APP | {"replicas": 1}) == targets(APP) == {"blog:8000": {"service_name": "blog", "host": "vm"}}
+    assert set(targets(APP | {"replicas": 2}, **MONITORING)) == {"10.0.0.8:8000", "10.0.0.8:8001"}
+
+
+def test_the_memory_limit_is_that_of_all_replicas() -> None:
+    host = Host("prometheus", vantage_apps=[APP | {"replicas": 3, "memory": "100m"}])
+    limits = {one["service"]: one["bytes"] for one in host.value(host.variables["__prometheus_memory_limits"])}
+    assert limits["blog"] == 300 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"replicas": 0}, ["0 replicas", "1 to 16", "out of the list"]),
+        ({"replicas": -1}, ["-1 replicas", "1 to 16"]),
+        ({"replicas": 17}, ["17 replicas", "1 to 16"]),
+        ({"replicas": "two"}, ["replicas", "two", "int"]),
+        ({"replicas": 3, "port": 65534}, ["65536", "lower port"]),
+        ({"replicas": 2, "data": "/data"}, ["its data folder /data", "SQLite", "shared_data: true"]),
+        ({"replicas": 2, "volumes": ["/a:/b:ro", "/c:/d"]}, ["the volume /c:/d at", "shared_data: true"]),
+    ],
+)
+def test_replicas_that_cannot_be_are_refused(keys: dict[str, Any], words: list[str]) -> None:
+    (problem,) = variables.app_problems([APP | keys])
+    for word in ["blog", *words]:
+        assert word in problem
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"replicas": 16},
+        {"replicas": 1, "data": "/data"},
+        {"replicas": 2, "data": "/data", "shared_data": True},
+        {"replicas": 2, "volumes": ["/a:/b:ro"]},
+    ],
+)
+def test_replicas_that_can_be_pass(keys: dict[str, Any]) -> None:
+    assert variables.app_problems([APP | keys]) == []
+
+
+def test_an_instance_folder_is_not_shared_unasked(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    (tmp_path / "requirements.txt").write_text("flask\n")
+    app = {"name": "blog", "source": str(tmp_path), "port": 8000, "replicas": 2}
+    (problem,) = variables.app_problems([app])
+    assert "Flask's instance folder /srv/app/instance" in problem
+    assert variables.app_problems([app | {"shared_data": "yes"}]) == []
+
+
+def test_a_replica_and_an_app_of_one_name_are_refused() -> None:
+    other = {"name": "blog-2", "image": "other:1", "port": 9000}
+    (problem,) = variables.app_problems([other, APP | {"replicas": 2}])
+    for word in ("the app blog ", "blog-2", "Rename"):
+        assert word in problem
+    assert variables.app_problems([other, APP]) == []
+
+
+def port_problems(*apps: dict[str, Any], listening: dict[str, Any] | None = None) -> str:
+    """What the check of ports says of apps on a host where nothing runs."""
+
+    check = ports.ActionModule.__new__(ports.ActionModule)
+    check._task = SimpleNamespace(args={"services": services(*apps)}, async_val=False)
+    check._templar = SimpleNamespace(template=lambda value: value)
+    given = {"vantage_engine_address": "127.0.0.1", "vantage_publish_address": "127.0.0.1"}
+    look = {"ports": {}, "apps": [], "listening": listening or {}}
+    return "\n".join(check.clashes(check.wanted(given | {"group_names": ["app"]}), look, "vm"))
+
+
+def test_a_replica_on_another_apps_port_is_refused_with_both_names() -> None:
+    said = port_problems(APP | {"replicas": 2}, {"name": "site", "image": "site:1", "port": 8001})
+    assert "port of the app site and port of the app blog's 2. replica" in said
+    assert "are both 8001" in said
+    assert port_problems(APP | {"replicas": 2}, {"name": "site", "image": "site:1", "port": 8002}) == ""
+
+
+def test_a_replica_on_a_port_that_is_taken_is_refused() -> None:
+    said = port_problems(APP | {"replicas": 2}, listening={"8001": [{"address": "127.0.0.1", "who": "nc (pid 7)"}]})
+    assert "port of the app blog's 2. replica" in said
+    assert "nc (pid 7)" in said
+
+
+@pytest.fixture(scope="module")
+def laptop() -> tuple[dict[str, Any], dict[Path, str], Any]:
+    apps = [APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}]
+    return compose.rendered(settings.of_laptop(settings.INVENTORY) | {"vantage_apps": apps}, ROOT, "config")
+
+
+def test_compose_has_a_service_for_each_replica(laptop: tuple[dict[str, Any], dict[Path, str], Any]) -> None:
+    document = laptop[0]
+    first, second = document["services"]["blog"], document["services"]["blog-2"]
+    assert first["ports"] == ["127.0.0.1:8000:8000"]
+    assert second["ports"] == ["127.0.0.1:8001:8000"]
+    assert first["networks"]["default"]["aliases"] == ["vantage-blog"]
+    assert second["networks"]["default"]["aliases"] == ["blog", "vantage-blog-2"]
+    assert first["volumes"] == second["volumes"]
+    assert "blog" in document["volumes"]
+    assert "blog-2" not in document["volumes"]
+    # By this Promtail knows whose its lines are.
+    assert second["labels"]["vantage.replica_of"] == "blog"
+    assert second["logging"]["options"]["labels"] == "vantage.replica_of"
+
+
+def test_compose_writes_the_secrets_of_replicas_once(
+    laptop: tuple[dict[str, Any], dict[Path, str], Any], tmp_path: Path
+) -> None:
+    local.write_secrets(laptop[2], "", tmp_path)
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("key")}
+    assert written == {"compose/secrets/blog/key"}
+    assert not (tmp_path / "compose/secrets/blog-2").exists()
+
+
+def test_the_replicas_ports_of_a_system_container_are_reached_from_here(tmp_path: Path) -> None:
+    hosts = {"all": {"hosts": {"vm": {"vantage_apps": [APP | {"replicas": 2}, {"name": "site", "port": 9000}]}}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    script = (ROOT / "scripts/vm").read_text(encoding="utf-8")
+    ports_function = script[script.index("\nports() {") : script.index("\nup_container() {")]
+    said = subprocess.run(
+        ["bash", "-euc", f"{ports_function}\nports"],
+        check=True, capture_output=True, text=True, env=environment(tmp_path / "hosts.yml"),
+    ).stdout.split()  # fmt: skip
+    assert said[-3:] == ["8000", "8001", "9000"]
+
+
+def environment(inventory: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    given = {name: value for name, value in os.environ.items() if name != "VANTAGE_PORTS"}
+    return given | {"PATH": path, "inventory": str(inventory), "name": "vm"}
