@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import ROOT, Machine, play
+from machine import ROOT, Machine, play, wait
 from test_runs import SNAPSHOT
 
 # The data of an app stays when it goes; the next round begins anew.
-FORGET = "rm -rf /var/lib/vantage/blog /var/lib/vantage/plain /var/lib/vantage/newcomer /etc/vantage/secrets/plain"
+FORGET = "rm -rf /var/lib/vantage/blog /var/lib/vantage/plain /var/lib/vantage/newcomer /etc/vantage/secrets/plain /etc/vantage/secrets/pair"
 GUIDE = (ROOT / "docs/your-app.md").read_text(encoding="utf-8").partition("## Settings")[0]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -38,12 +38,16 @@ def broken():
 """
 
 
+# All that an app changes on a host; the other roles would look and find nothing to do.
+OF_APPS = ("--tags", "flask_app,prometheus")
+
+
 @pytest.fixture(scope="module")
 def site(vm: Machine, inventory: str) -> Iterator[None]:
     """Brings the demo shop back afterwards, whatever ran in between."""
     vm.sh(FORGET)
     yield
-    result = play(inventory, "site.yml")
+    result = play(inventory, "site.yml", *OF_APPS)
     vm.sh(FORGET)
     assert result.returncode == 0, result.stdout
     assert not vm.not_ready(), vm.explain()
@@ -117,7 +121,7 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
         {"name": "static", "image": "static:1", "port": 8002, "container_port": 8080, "health_path": "/", "metrics": False},
     ]  # fmt: skip
     given = ["-e", json.dumps({"vantage_apps": apps})]
-    result = playbook("site.yml", "--tags", "flask_app,prometheus", *given)
+    result = playbook("site.yml", *OF_APPS, *given)
     assert result.returncode == 0, result.stdout
     assert vm.sh("curl -sf http://127.0.0.1:8002/").strip() == "only a page"
     assert vm.sh("docker exec vantage-plain cat /run/secrets/token") == secret
@@ -134,6 +138,98 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
     assert vm.log_lines('{service_name="static", level="info"} |= "GET / HTTP"', since=minutes_ago(10))
 
 
+PAIR = """
+from flask import Flask
+from flask_vantage import Vantage
+
+app = Flask(__name__)
+Vantage(app)
+
+
+@app.get("/")
+def index():
+    return "one of a pair"
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("site")
+def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, playbook) -> None:
+    vm.sh(
+        f"mkdir -p /tmp/pair && cd /tmp/pair && echo {shlex.quote(PAIR)} >pair.py && printf '%s\\n' "
+        "'FROM docker.io/vantage/shop:0.1.0' 'COPY pair.py /srv/' 'ENV PYTHONPATH=/srv' 'CMD [\"pair:app\"]' >Dockerfile && "
+        "docker build --quiet --tag pair:1 ."
+    )
+    pair = {"name": "pair", "image": "pair:1", "port": 8000, "secrets": {"token": "planted-secret-5b0d42"}}
+
+    def deploy(**keys: object) -> None:
+        result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": [pair | keys]}))
+        assert result.returncode == 0, result.stdout
+
+    # New ones, whatever an interrupted round has left.
+    deploy(replicas=2, environment={"ROUND": str(time.time())})
+    assert {"pair", "pair-2"} <= set(vm.services)
+    assert not vm.not_ready(), vm.explain()
+    vm.sh(
+        "for i in 1 2 3; do curl -sf http://127.0.0.1:8000/; done; for i in 1 2 3 4 5; do curl -sf http://127.0.0.1:8001/; done"
+    )
+    # Of another container: in the first its own name is its host name.
+    addresses = "import socket; print(len({a[4][0] for a in socket.getaddrinfo('pair', 8000)}))"
+    assert vm.sh(f"docker exec vantage-pair-2 python3 -c {shlex.quote(addresses)}").strip() == "2"
+    assert vm.sh("cat /run/vantage/pair-2.json && docker exec vantage-pair-2 cat /run/secrets/token").endswith("5b0d42")
+    # Both are scraped, each by itself, as instances of one service.
+    counted = 'http_server_request_duration_seconds_count{service_name="pair", http_route="/"}'
+
+    def by_instance() -> dict[str, float]:
+        return {one["metric"]["instance"]: float(one["value"][1]) for one in vm.instant(counted)}
+
+    wait(lambda: by_instance() == {"pair:8000": 3, "pair-2:8000": 5}, 40, lambda: f"{by_instance()} {vm.explain()}")
+    assert vm.log_lines('{service_name="pair", unit="vantage-pair-2.service"}', since=minutes_ago(5))
+
+    # A new version goes from one to the next: whoever asks for the name finds one that answers.
+    vm.sh(
+        "docker run --detach --name pair-client --network vantage --entrypoint python3 docker.io/vantage/shop:0.1.0 -c "
+        + shlex.quote(CLIENT)
+    )
+    try:
+        before = {name: vm.inspect(name)["Id"] for name in ("pair", "pair-2")}
+        deploy(replicas=2)
+        assert all(vm.inspect(name)["Id"] != before[name] for name in before)
+        asked, failed = vm.sh("docker kill --signal=TERM pair-client >/dev/null; docker logs pair-client").split()
+    finally:
+        vm.sh("docker rm --force pair-client")
+    assert int(asked) > 100
+    assert failed == "0"
+
+    first = vm.inspect("pair")["Id"]
+    deploy(replicas=1)
+    assert vm.inspect("pair")["Id"] == first
+    left = vm.try_sh(
+        "find /etc /run/vantage /var/lib/vantage -name '*pair-2*'; docker ps --all --format '{{.Names}}' | grep pair-2; "
+        "systemctl list-units --all --plain --no-legend 'vantage-pair-2*'"
+    )
+    assert left == ""
+    assert "pair-2" not in vm.sh("cat /etc/vantage/prometheus/prometheus.yml")
+
+
+# Asks for the app's name again and again, once more where nobody answers; says how often it asked, and in vain.
+CLIENT = """
+import signal, sys, time, urllib.request
+
+asked = failed = 0
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print(asked, failed)))
+while True:
+    asked += 1
+    for last in (False, True):
+        try:
+            urllib.request.urlopen("http://pair:8000/", timeout=5).read()
+            break
+        except OSError:
+            failed += last
+    time.sleep(0.02)
+"""
+
+
 def minutes_ago(minutes: int) -> float:
     return time.time() - 60 * minutes
 
@@ -146,10 +242,32 @@ BAD = {
     ),
     "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken answered 500", "broken on purpose"]),
     "image that cannot be had": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "cannot be had"]),
-    "folder without an app": ({"source": "docs"}, ["holds no Flask app", "docs"]),
-    "folder that is none": ({"source": "/nowhere"}, ["/nowhere", "no folder"]),
-    "misspelt key": ({"helth_path": "/"}, ["helth_path", "did you mean health_path?"]),
 }
+
+
+@pytest.mark.usefixtures("site")
+def test_all_that_cannot_be_is_said_at_once_and_nothing_is_changed(vm: Machine, playbook, plain: Path) -> None:
+    kept = {"source": str(plain), "port": 8000, "health_path": "/", "metrics": False}
+    apps = [
+        kept | {"name": "empty", "source": str(ROOT / "docs")},
+        kept | {"name": "none", "source": "/nowhere"},
+        kept | {"name": "misspelt", "helth_path": "/"},
+        kept | {"name": "writers", "replicas": 2},
+    ]
+    before = vm.sh(SNAPSHOT)
+    result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": apps}))
+    said = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode != 0, said
+    for words in (
+        f"app empty cannot be built: {ROOT / 'docs'} holds no Flask app",
+        "app none cannot be built: the source /nowhere is no folder",
+        "app misspelt has the key helth_path, which does nothing: did you mean health_path?",
+        "app writers has 2 replicas, which would all write to Flask's instance folder",
+        "Nothing was changed.",
+    ):
+        assert words in said, said[-3000:]
+    assert vm.sh(SNAPSHOT) == before
+    assert vm.sh("curl -sf http://127.0.0.1:8000/")
 
 
 @pytest.mark.usefixtures("site")
@@ -164,14 +282,12 @@ def test_what_cannot_run_does_not_replace_what_runs(
     (folder / "app.py").write_text(PLAIN)
     (folder / "requirements.txt").write_text(str(changes.pop("requirements", "flask")) + "\n")
     app = {"name": "newcomer", "source": str(folder), "port": 8000, "health_path": "/", "metrics": False} | changes
-    if "docs" in str(changes.get("source")):
-        app["source"] = str(ROOT / "docs")
     before = vm.sh(SNAPSHOT)
     given = {
         "vantage_apps": [{key: value for key, value in app.items() if value is not None}],
         "vantage_ready_seconds": 5,
     }
-    result = playbook("site.yml", "--tags", "flask_app,prometheus", "-e", json.dumps(given))
+    result = playbook("site.yml", *OF_APPS, "-e", json.dumps(given))
     said = " ".join((result.stdout + result.stderr).split())
     assert result.returncode != 0, said
     for word in words:
