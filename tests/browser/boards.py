@@ -11,6 +11,8 @@ from playwright.sync_api import Locator
 FOLDER = Path(__file__).resolve().parents[2] / "roles/grafana/files/dashboards"
 BOARDS = [json.loads(path.read_text())["uid"] for path in sorted(FOLDER.glob("*.json"))]
 OVERVIEW, LOGS, TRACES = "vantage-service-overview", "vantage-logs", "vantage-traces"
+# On load and down to the foot of the page: of panels, marks and variables.
+MOST_QUERIES = 40
 # Where a heatmap draws exemplars: the points of the canvas that have their colour.
 _DOTS = """panel => {
   const canvas = panel.querySelector('canvas'), box = canvas.getBoundingClientRect();
@@ -24,7 +26,7 @@ _DOTS = """panel => {
 
 
 def assert_well_drawn(grafana: Grafana, uid: str, start: str, *, width: int, theme: str, name: str = "") -> None:
-    """Every panel is there, none in error, none outside of the window or on top of another."""
+    """Every panel is there, none in error, none outside of the window or on top of another, and few queries were enough."""
     with grafana.board(uid, start, theme=theme, width=width) as view:
         span = start.removeprefix("now-")
         grafana.picture(view.page, f"{name}{uid.removeprefix('vantage-')}-{span}-{width}-{theme}")
@@ -42,6 +44,13 @@ def assert_well_drawn(grafana: Grafana, uid: str, start: str, *, width: int, the
         assert not hidden, f"outside of a window of {width} pixels"
         pairs = [(a.title, b.title) for i, a in enumerate(panels) for b in panels[i + 1 :] if a.overlaps(b)]
         assert not pairs, "one panel covers another"
+        of_panels = sum(len(body["queries"]) for panel, body in view.queries if panel)
+        of_marks = sum(len(body["queries"]) for panel, body in view.queries if not panel)
+        assert of_panels, "no panel asked anything"
+        assert of_marks, "no mark was asked for"
+        assert of_panels + of_marks + len(view.lookups) <= MOST_QUERIES, (
+            f"{of_panels} queries of panels, {of_marks} of marks, {len(view.lookups)} of variables"
+        )
 
 
 def dots(panel: Locator) -> list[tuple[float, float]]:

@@ -12,28 +12,12 @@ LOOKS = [
     for width, theme in ((1440, "dark"), (1440, "light"), (390, "dark"))
     for start in ("now-5m", "now-6h")
 ]
-# On load and down to the foot of the page: of panels, marks and variables.
-MOST_QUERIES = 40
 
 
 @pytest.mark.parametrize(("width", "theme", "start"), LOOKS)
 @pytest.mark.parametrize("uid", BOARDS)
 def test_every_panel_is_drawn(grafana: Grafana, uid: str, width: int, theme: str, start: str) -> None:
     assert_well_drawn(grafana, uid, start, width=width, theme=theme)
-
-
-@pytest.mark.parametrize("start", ["now-5m", "now-6h"])
-@pytest.mark.parametrize("uid", BOARDS)
-def test_a_dashboard_asks_a_bounded_number_of_questions(grafana: Grafana, uid: str, start: str) -> None:
-    with grafana.board(uid, start) as view:
-        of_panels = sum(len(body["queries"]) for panel, body in view.queries if panel)
-        of_marks = sum(len(body["queries"]) for panel, body in view.queries if not panel)
-        of_variables = len(view.lookups)
-    assert of_panels, "no panel asked anything"
-    assert of_marks, "no mark was asked for"
-    assert of_panels + of_marks + of_variables <= MOST_QUERIES, (
-        f"{of_panels} of panels, {of_marks} of marks, {of_variables} of variables"
-    )
 
 
 def test_marks_of_crashed_panels_are_noticed(grafana: Grafana) -> None:

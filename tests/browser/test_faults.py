@@ -77,7 +77,7 @@ def of_both(view: View) -> tuple[Span, Span]:
     return top, below
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark"), (390, "light")])
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "light")])
 @pytest.mark.parametrize("uid", BOARDS)
 @pytest.mark.usefixtures("errors")
 def test_every_panel_is_drawn_in_a_burst_of_errors(grafana: Grafana, uid: str, width: int, theme: str) -> None:
