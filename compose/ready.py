@@ -9,11 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def urls(document: dict[str, dict[str, dict[str, dict[str, str]]]]) -> dict[str, str]:
+def urls(document: dict[str, Any]) -> dict[str, str]:
     """Where each service says that it is ready."""
     found = {name: service.get("labels", {}).get("vantage.ready") for name, service in document["services"].items()}
     return {name: url for name, url in found.items() if url}
@@ -22,6 +23,15 @@ def urls(document: dict[str, dict[str, dict[str, dict[str, str]]]]) -> dict[str,
 def top(url: str) -> str:
     """The address without its path."""
     return "/".join(url.split("/")[:3])
+
+
+def where(document: dict[str, Any]) -> dict[str, str]:
+    """Where a person finds each service: its first published port, which need not be the one that says it is ready."""
+    found = {}
+    for name, url in urls(document).items():
+        ports = document["services"][name].get("ports", [])
+        found[name] = f"http://{ports[0].get('host_ip', '127.0.0.1')}:{ports[0]['published']}" if ports else top(url)
+    return found
 
 
 def answer(url: str) -> str:
@@ -58,12 +68,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()
     text = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
-    services = urls(json.loads(text))
+    document = json.loads(text)
+    services = urls(document)
     if options.url:
         print(top(services[options.url]))
         return 0
     if options.where:
-        print("\n".join(f"  {name:<14} {top(url)}/" for name, url in services.items()))
+        print("\n".join(f"  {name:<14} {address}/" for name, address in where(document).items()))
         return 0
     wrong = wait(services, options.seconds)
     for name, said in wrong.items():

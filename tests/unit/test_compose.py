@@ -19,7 +19,7 @@ from rendering import ROLES, ROOT, Host, load, specs
 from test_roles import SERVICES, service_variables
 
 from compose import __main__ as compose
-from compose import local, settings
+from compose import local, ready, settings
 from compose.roles import of_site
 from compose.services import COMMITTED
 
@@ -339,3 +339,8 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     merged = yaml.safe_load(done.stdout)["services"]
     assert [port["published"] for port in merged["grafana"]["ports"]] == ["3999"]
     assert merged["prometheus"]["mem_limit"] == str(2**30)
+    # What a person is told: the page of an engine, not the port at which it says that it is ready.
+    places = ready.where({"services": merged})
+    assert places["jaeger"] == "http://127.0.0.1:16686"
+    assert places["grafana"] == "http://127.0.0.1:3999"
+    assert set(places) == set(merged) - {"traffic", "prepare"}
