@@ -77,6 +77,11 @@ def of_both(view: View) -> tuple[Span, Span]:
     return top, below
 
 
+def of_database(view: View) -> list[Span]:
+    """The spans of what the warehouse asks of its database."""
+    return [span for span in spans(view) if span.operation.startswith(("SELECT ", "INSERT ", "UPDATE "))]
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "light")])
 @pytest.mark.parametrize("uid", BOARDS)
 @pytest.mark.usefixtures("errors")
@@ -99,7 +104,7 @@ def test_exemplar_of_a_failed_request_leads_to_the_span_that_failed(grafana: Gra
             top, below = of_both(target)
             assert top.failed
             assert below.failed
-            assert not [span for span in spans(target) if span.operation.startswith("SELECT")], "it never got there"
+            assert not of_database(target), "it failed before it got there"
             # The span opened: what it says of itself.
             target.page.locator('button[role="switch"]').filter(has_text="warehouse").first.click()
             target.page.get_by_text("InjectedFault").first.wait_for()
@@ -119,6 +124,6 @@ def test_exemplar_of_a_slow_request_leads_to_the_span_that_is_slow(grafana: Graf
             top, below = of_both(target)
             assert top.milliseconds >= SLOW_MS
             assert below.milliseconds >= SLOW_MS
-            database = [span for span in spans(target) if span.operation.startswith("SELECT")]
+            database = of_database(target)
             assert database
             assert max(span.milliseconds for span in database) < SLOW_MS / 4, "the time goes before the database"
