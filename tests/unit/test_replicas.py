@@ -150,7 +150,7 @@ def test_an_instance_folder_is_not_shared_unasked(tmp_path: Path) -> None:
 def test_a_replica_and_an_app_of_one_name_are_refused() -> None:
     other = {"name": "blog-2", "image": "other:1", "port": 9000}
     (problem,) = variables.app_problems([other, APP | {"replicas": 2}])
-    for word in ("the app blog ", "blog-2", "Rename"):
+    for word in ("replica 2 of the app blog ", "blog-2", "Rename"):
         assert word in problem
     assert variables.app_problems([other, APP]) == []
 
@@ -168,14 +168,14 @@ def port_problems(*apps: dict[str, Any], listening: dict[str, Any] | None = None
 
 def test_a_replica_on_another_apps_port_is_refused_with_both_names() -> None:
     said = port_problems(APP | {"replicas": 2}, {"name": "site", "image": "site:1", "port": 8001})
-    assert "port of the app site and port of the app blog's 2. replica" in said
+    assert "port of the app site and port of replica 2 of the app blog" in said
     assert "are both 8001" in said
     assert port_problems(APP | {"replicas": 2}, {"name": "site", "image": "site:1", "port": 8002}) == ""
 
 
 def test_a_replica_on_a_port_that_is_taken_is_refused() -> None:
     said = port_problems(APP | {"replicas": 2}, listening={"8001": [{"address": "127.0.0.1", "who": "nc (pid 7)"}]})
-    assert "port of the app blog's 2. replica" in said
+    assert "port of replica 2 of the app blog" in said
     assert "nc (pid 7)" in said
 
 

@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
             for service in self._task.args["services"]:
                 name = f"port of the app {service['app']}"
                 if service["replica_of"]:
-                    name += f"'s {service['number']}. replica (they take the ports after the app's own)"
+                    name = f"port of replica {service['number']} of the app {service['app']} (counted on from the app's own port)"
                 ports.append((service["name"], name, service["address"] or public, int(service["port"])))
         return ports
 
@@ -85,7 +85,7 @@ class ActionModule(ActionBase):
             seen[port] = (name, address)
             if str(port) in look["ports"].get(service, []):
                 continue  # The service itself has it.
-            if name.startswith("port of the app") and any(str(port) in look["ports"][app] for app in look["apps"]):
+            if name.startswith("port of ") and any(str(port) in look["ports"][app] for app in look["apps"]):
                 continue  # An app that is removed or moved before this one starts.
             for listener in look["listening"].get(str(port), []):
                 if overlaps(listener["address"], address):

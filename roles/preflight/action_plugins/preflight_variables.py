@@ -165,7 +165,7 @@ def replica_name_problems(apps: Sequence[dict[str, Any]]) -> list[str]:
     """One sentence for each app that has the name of another one's replica."""
     names = {app["name"] for app in apps}
     return [
-        f"vantage_apps: the {service['number']}. replica of the app {service['app']} is called {service['name']}, as another app is; "
+        f"vantage_apps: replica {service['number']} of the app {service['app']} is called {service['name']}, as another app is; "
         f"one would replace the other. Rename one of the apps, or give {service['app']} fewer replicas."
         for service in apps_module().app_services(apps)
         if service["replica_of"] and service["name"] in names
