@@ -133,7 +133,10 @@ def marks(services: str = "", alerts: str = "") -> list[dict[str, object]]:
             "enable": True,
             "hide": False,
             "iconColor": "red",
-            "expr": f'ALERTS{{alertstate="firing", alertname!="Watchdog"}}{alerts}',
+            # When it began, of each that fires: a mark as long as the alert is drawn over the lines, and five of them hide these.
+            "expr": 'ALERTS_FOR_STATE{alertname!="Watchdog"} * 1000'
+            f' and ignoring (alertstate) ALERTS{{alertstate="firing", alertname!="Watchdog"}}{alerts}',
+            "useValueForTime": True,
             "step": "60s",
             "titleFormat": "{{alertname}}",
             "textFormat": "{{service_name}} {{instance}}",
