@@ -14,7 +14,7 @@ from machine import ROOT, Machine, play, wait
 from test_runs import SNAPSHOT
 
 # The data of an app stays when it goes; the next round begins anew.
-FORGET = "rm -rf /var/lib/vantage/blog /var/lib/vantage/plain /var/lib/vantage/newcomer /etc/vantage/secrets/plain /etc/vantage/secrets/pair"
+FORGET = "rm -rf /var/lib/vantage/blog /var/lib/vantage/plain /etc/vantage/secrets/plain /etc/vantage/secrets/pair"
 GUIDE = (ROOT / "docs/your-app.md").read_text(encoding="utf-8").partition("## Settings")[0]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -138,6 +138,73 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
     assert vm.log_lines('{service_name="static", level="info"} |= "GET / HTTP"', since=minutes_ago(10))
 
 
+def minutes_ago(minutes: int) -> float:
+    return time.time() - 60 * minutes
+
+
+BAD = {
+    "build that fails": ({"requirements": "no-such-package-by-any-name==1"}, ["could not be built", "no-such-package"]),
+    "port that never opens": (
+        {"container_port": 5000, "environment": {"PORT": "8000"}},
+        ["Port 5000 is closed", "8000"],
+    ),
+    "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken answered 500", "broken on purpose"]),
+    "image that cannot be had": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "cannot be had"]),
+}
+
+
+@pytest.mark.usefixtures("site")
+def test_all_that_cannot_be_is_said_at_once_and_nothing_is_changed(vm: Machine, playbook, plain: Path) -> None:
+    kept = {"source": str(plain), "port": 8000, "health_path": "/", "metrics": False}
+    apps = [
+        kept | {"name": "empty", "source": str(ROOT / "docs")},
+        kept | {"name": "none", "source": "/nowhere"},
+        kept | {"name": "misspelt", "helth_path": "/"},
+        kept | {"name": "writers", "replicas": 2},
+    ]
+    before = vm.sh(SNAPSHOT)
+    result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": apps}))
+    said = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode != 0, said
+    for words in (
+        f"app empty cannot be built: {ROOT / 'docs'} holds no Flask app",
+        "app none cannot be built: the source /nowhere is no folder",
+        "app misspelt has the key helth_path, which does nothing: did you mean health_path?",
+        "app writers has 2 replicas, which would all write to Flask's instance folder",
+        "Nothing was changed.",
+    ):
+        assert words in said, said[-3000:]
+    assert vm.sh(SNAPSHOT) == before
+    assert vm.sh("curl -sf http://127.0.0.1:8000/")
+
+
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_run_does_not_replace_what_runs(
+    vm: Machine, playbook, plain: Path, tmp_path: Path, case: str
+) -> None:
+    changes, words = BAD[case]
+    changes = dict(changes)
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    (folder / "app.py").write_text(PLAIN)
+    (folder / "requirements.txt").write_text(str(changes.pop("requirements", "flask")) + "\n")
+    # Of the name and source that may run already: what is built of it once is there.
+    app = {"name": "plain", "source": str(folder), "port": 8000, "health_path": "/", "metrics": False} | changes
+    before = vm.sh(SNAPSHOT)
+    given = {
+        "vantage_apps": [{key: value for key, value in app.items() if value is not None}],
+        "vantage_ready_seconds": 5,
+    }
+    result = playbook("site.yml", *OF_APPS, "-e", json.dumps(given))
+    said = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode != 0, said
+    for word in words:
+        assert word in said, said[-3000:]
+    assert vm.sh(SNAPSHOT) == before
+    assert vm.sh("curl -sf http://127.0.0.1:8000/")
+
+
 PAIR = """
 from flask import Flask
 from flask_vantage import Vantage
@@ -228,69 +295,3 @@ while True:
             failed += last
     time.sleep(0.02)
 """
-
-
-def minutes_ago(minutes: int) -> float:
-    return time.time() - 60 * minutes
-
-
-BAD = {
-    "build that fails": ({"requirements": "no-such-package-by-any-name==1"}, ["could not be built", "no-such-package"]),
-    "port that never opens": (
-        {"container_port": 5000, "environment": {"PORT": "8000"}},
-        ["Port 5000 is closed", "8000"],
-    ),
-    "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken answered 500", "broken on purpose"]),
-    "image that cannot be had": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "cannot be had"]),
-}
-
-
-@pytest.mark.usefixtures("site")
-def test_all_that_cannot_be_is_said_at_once_and_nothing_is_changed(vm: Machine, playbook, plain: Path) -> None:
-    kept = {"source": str(plain), "port": 8000, "health_path": "/", "metrics": False}
-    apps = [
-        kept | {"name": "empty", "source": str(ROOT / "docs")},
-        kept | {"name": "none", "source": "/nowhere"},
-        kept | {"name": "misspelt", "helth_path": "/"},
-        kept | {"name": "writers", "replicas": 2},
-    ]
-    before = vm.sh(SNAPSHOT)
-    result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": apps}))
-    said = " ".join((result.stdout + result.stderr).split())
-    assert result.returncode != 0, said
-    for words in (
-        f"app empty cannot be built: {ROOT / 'docs'} holds no Flask app",
-        "app none cannot be built: the source /nowhere is no folder",
-        "app misspelt has the key helth_path, which does nothing: did you mean health_path?",
-        "app writers has 2 replicas, which would all write to Flask's instance folder",
-        "Nothing was changed.",
-    ):
-        assert words in said, said[-3000:]
-    assert vm.sh(SNAPSHOT) == before
-    assert vm.sh("curl -sf http://127.0.0.1:8000/")
-
-
-@pytest.mark.usefixtures("site")
-@pytest.mark.parametrize("case", BAD)
-def test_what_cannot_run_does_not_replace_what_runs(
-    vm: Machine, playbook, plain: Path, tmp_path: Path, case: str
-) -> None:
-    changes, words = BAD[case]
-    changes = dict(changes)
-    folder = tmp_path / "plain"
-    folder.mkdir()
-    (folder / "app.py").write_text(PLAIN)
-    (folder / "requirements.txt").write_text(str(changes.pop("requirements", "flask")) + "\n")
-    app = {"name": "newcomer", "source": str(folder), "port": 8000, "health_path": "/", "metrics": False} | changes
-    before = vm.sh(SNAPSHOT)
-    given = {
-        "vantage_apps": [{key: value for key, value in app.items() if value is not None}],
-        "vantage_ready_seconds": 5,
-    }
-    result = playbook("site.yml", *OF_APPS, "-e", json.dumps(given))
-    said = " ".join((result.stdout + result.stderr).split())
-    assert result.returncode != 0, said
-    for word in words:
-        assert word in said, said[-3000:]
-    assert vm.sh(SNAPSHOT) == before
-    assert vm.sh("curl -sf http://127.0.0.1:8000/")
