@@ -30,7 +30,8 @@ def where(document: dict[str, Any]) -> dict[str, str]:
     found = {}
     for name, url in urls(document).items():
         ports = document["services"][name].get("ports", [])
-        found[name] = f"http://{ports[0].get('host_ip', '127.0.0.1')}:{ports[0]['published']}" if ports else top(url)
+        address = f"{ports[0].get('host_ip', '0.0.0.0')}:{ports[0]['published']}" if ports else ""
+        found[name] = "http://" + address.replace("0.0.0.0", "127.0.0.1") if ports else top(url)
     return found
 
 

@@ -2,7 +2,7 @@
 # What the proofs on a true VM share: named steps, and at the end a table of how long each took. To be sourced.
 # shellcheck disable=SC2034  # $current is for whoever sources this
 
-say() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; shift; (($# == 0)) || say "$@"; }
+say() { printf "${0##*/}: %s\n" "$@" >&2; }
 fail() { say "$@"; exit 1; }
 
 names=() seconds=() current=""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -207,21 +204,3 @@ def test_compose_writes_the_secrets_of_replicas_once(
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("key")}
     assert written == {"compose/secrets/blog/key"}
     assert not (tmp_path / "compose/secrets/blog-2").exists()
-
-
-def test_the_replicas_ports_of_a_system_container_are_reached_from_here(tmp_path: Path) -> None:
-    hosts = {"all": {"hosts": {"vm": {"vantage_apps": [APP | {"replicas": 2}, {"name": "site", "port": 9000}]}}}}
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    script = (ROOT / "scripts/vm").read_text(encoding="utf-8")
-    ports_function = script[script.index("\nports() {") : script.index("\nup_container() {")]
-    said = subprocess.run(
-        ["bash", "-euc", f"{ports_function}\nports"],
-        check=True, capture_output=True, text=True, env=environment(tmp_path / "hosts.yml"),
-    ).stdout.split()  # fmt: skip
-    assert said[-3:] == ["8000", "8001", "9000"]
-
-
-def environment(inventory: Path) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    given = {name: value for name, value in os.environ.items() if name != "VANTAGE_PORTS"}
-    return given | {"PATH": path, "inventory": str(inventory), "name": "vm"}

@@ -98,7 +98,7 @@ def fake(folder: Path, program: str, answer: str) -> str:
 
 def call(function: str, path: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Call a function of scripts/vm, which stops before it does anything."""
-    script = (SCRIPTS / "vm").read_text().split('case "$action" in')[0] + function
+    script = (SCRIPTS / "vm").read_text().split('case "$action" in')[0].replace("  scripts/engine\n", "") + function
     kept = {key: value for key, value in os.environ.items() if not key.startswith("VANTAGE_")}
     return subprocess.run(
         ["bash", "-c", script.replace('cd "$(dirname', ': "$(dirname'), "vm", "up", "container"],
@@ -137,3 +137,12 @@ def test_a_vm_has_the_ports_of_its_apps(tmp_path: Path, variables: dict[str, obj
     answer = call("ports", path)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.split() == ["3000", "9090", "9093", "3100", "16686", "4317", "4318", *ports]
+
+
+@pytest.mark.parametrize("port", ["{{ my_port }}", "eight thousand"])
+def test_ports_that_cannot_be_known_are_refused(tmp_path: Path, port: str) -> None:
+    """A VM that was made without its apps' ports would have to be made anew."""
+    path = fake(tmp_path / "bin", "ansible-inventory", json.dumps({"vantage_apps": [{"port": port}]}))
+    answer = call("up_container", f"{path}", VANTAGE_CACHE=str(tmp_path))
+    assert answer.returncode == 1
+    assert "VANTAGE_PORTS=" in answer.stderr
