@@ -114,6 +114,7 @@ def test_the_memory_limit_is_that_of_all_replicas() -> None:
         ({"replicas": 3, "port": 65534}, ["65536", "lower port"]),
         ({"replicas": 2, "data": "/data"}, ["its data folder /data", "SQLite", "shared_data: true"]),
         ({"replicas": 2, "volumes": ["/a:/b:ro", "/c:/d"]}, ["the volume /c:/d at", "shared_data: true"]),
+        ({"replicas": 2, "volumes": ["/a:/b:z,ro", "/ro:/ro:rw,z"]}, ["to the volume /ro:/ro:rw,z at"]),
     ],
 )
 def test_replicas_that_cannot_be_are_refused(keys: dict[str, Any], words: list[str]) -> None:
@@ -128,7 +129,7 @@ def test_replicas_that_cannot_be_are_refused(keys: dict[str, Any], words: list[s
         {"replicas": 16},
         {"replicas": 1, "data": "/data"},
         {"replicas": 2, "data": "/data", "shared_data": True},
-        {"replicas": 2, "volumes": ["/a:/b:ro"]},
+        {"replicas": 2, "volumes": ["/a:/b:ro", "/a:/b:ro,z", "/a:/b:z,ro"]},
     ],
 )
 def test_replicas_that_can_be_pass(keys: dict[str, Any]) -> None:

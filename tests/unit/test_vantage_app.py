@@ -75,6 +75,21 @@ def test_a_trial_has_neither_the_ports_nor_the_names_nor_the_data_of_what_runs(a
     assert arguments[-1] == "hello:2"
 
 
+def test_a_trial_reads_what_is_mounted_to_be_read_and_writes_nowhere_else(app: ModuleType, tmp_path: Path) -> None:
+    app.shutil.chown = lambda *_: None
+    volumes = ("/a:/b:ro,z", "/c:/d:z,ro", "/ro:/e:rw,z", "/ro:/f")
+    unit = text("hello:2").replace("--read-only", "--read-only " + " ".join(f"--volume={volume}" for volume in volumes))
+    found = [word for word in app.trial_arguments("hello", unit, tmp_path) if word.startswith("--volume=/")]
+    assert found == [
+        "--volume=/a:/b:ro,z",
+        "--volume=/c:/d:z,ro",
+        f"--volume={tmp_path}/0:/e",
+        f"--volume={tmp_path}/1:/f",
+        f"--volume={tmp_path}/2:/data",
+        "--volume=/etc/vantage/secrets/hello:/run/secrets:ro",
+    ]
+
+
 def test_systemds_quoting_is_undone(app: ModuleType) -> None:
     assert '--env=GREETING=50% of $1 "each"' in app.docker_arguments(text("hello:2"))
 

@@ -244,7 +244,12 @@ def replica_problems(app: dict[str, Any]) -> list[str]:
 
 def written_by(app: dict[str, Any]) -> list[str]:
     """The folders of an app that outlive it, by what says so."""
-    volumes = [str(volume) for volume in app.get("volumes", []) if "ro" not in str(volume).split(":", 2)[2:3]]
+    # The options after the second colon, of which ro is one among others: /a:/b:ro,z.
+    volumes = [
+        str(volume)
+        for volume in app.get("volumes", [])
+        if "ro" not in "".join(str(volume).split(":", 2)[2:3]).split(",")
+    ]
     if app.get("data"):
         return [f"its data folder {app['data']}", *(f"the volume {volume}" for volume in volumes)]
     recipe = apps_module().app_recipe(app) if app.get("source") else {}
