@@ -11,21 +11,30 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import posixpath
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from .errors import ImageError
+
 # 2025-01-01: a fixed moment, so that the bytes do not depend on when they were written. Not zero, because some
 # programs take a file from 1970 for a missing one.
 EPOCH = 1735689600
 _CREATED = "2025-01-01T00:00:00Z"
+# How packed layers begin, and what their media type says of it.
+_PACKED = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}
+# What reading an archive raises that is none, is cut off, lacks a part or says something unexpected.
+_DAMAGE = (LookupError, TypeError, AttributeError, ValueError, OSError, EOFError, tarfile.TarError, zlib.error,
+           lzma.LZMAError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -197,14 +206,31 @@ def _write(target: Path, ref: str, layers: Sequence[tuple[str, Path]], config: b
 
 def _layer_type(layer: Path) -> str:
     with layer.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return f"application/vnd.oci.image.layer.v1.tar{'+gzip' if packed else ''}"
+        begin = stream.read(4)
+    packed = next((suffix for magic, suffix in _PACKED.items() if begin.startswith(magic)), "")
+    return f"application/vnd.oci.image.layer.v1.tar{packed}"
+
+
+@contextmanager
+def damage_named(thing: str, reason: str, fix: str) -> Iterator[None]:
+    """Raise ImageError in place of what ids_in_archive() and give_index() raise over an archive.
+
+    `thing` is the archive as a person knows it, `reason` and `fix` are said where its content is to blame; a full disk or
+    missing rights are said as what they are.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageError(thing, f"cannot be read or written anew: {error}",
+                             "see to the room and the rights there, then run it again") from error  # fmt: skip
+        raise ImageError(thing, f"{reason} ({error})", fix) from error
 
 
 def ids_in_archive(path: Path) -> tuple[list[str], Ids]:
     """Return the tags and ids of the image in an archive that `docker save` (of any age) wrote.
 
-    Raises KeyError, ValueError, OSError or tarfile.TarError when it is no such archive.
+    For use within damage_named(): it raises many things when it is no such archive.
     """
     with tarfile.open(path, "r:*") as tar:
         manifest = json.loads(_member(tar, "manifest.json"))
@@ -223,7 +249,7 @@ def give_index(path: Path, ref: str, ids: Ids) -> Ids:
 
     For an archive without one, an engine with the containerd store makes up a manifest of its own, and nobody can say
     beforehand what it will call the image. Layers and config, and so the id, stay as they are.
-    Raises KeyError, ValueError, OSError or tarfile.TarError when something is missing in the archive.
+    For use within damage_named(): it raises many things when something is missing in the archive.
     """
     if ids.digest != ids.id:
         return ids

@@ -8,8 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .archive import Ids, give_index, ids_in_archive
+from .archive import Ids, damage_named, give_index, ids_in_archive
 from .errors import ImageError
+
+
+def get_again(archive: Path) -> str:
+    """Return the command that replaces a damaged archive of the store."""
+    return f"run: images/vantage-images get --refresh {archive.name.removesuffix('.tar.gz')}"
 
 
 class Docker:
@@ -48,7 +53,7 @@ class Docker:
         done = self._run("load", "--quiet", "--input", str(archive))
         if done.returncode != 0:
             raise ImageError(str(archive), f"docker load refused it: {done.stderr.strip()[-400:]}",
-                             "images/vantage-images clean, then get it again")  # fmt: skip
+                             get_again(archive))  # fmt: skip
 
     def save(self, ref: str, target: Path) -> Ids:
         """Save the local image `ref` to the gzipped archive `target`, complete or not at all."""
@@ -64,7 +69,9 @@ class Docker:
             partial.unlink(missing_ok=True)
             raise ImageError(f"image {ref}", "docker save failed", "see the engine's log")
         # The archive's own ids: this engine may show either of the two.
-        ids = give_index(partial, ref, ids_in_archive(partial)[1])
+        with damage_named(f"image {ref}", "docker save wrote an archive that is not whole",
+                          f"docker image rm {ref}, then run it again"):  # fmt: skip
+            ids = give_index(partial, ref, ids_in_archive(partial)[1])
         partial.replace(target)
         return ids
 

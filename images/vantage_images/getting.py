@@ -5,13 +5,12 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import keys, registry
-from .archive import Ids, give_index, ids_in_archive, sha256_of
-from .engine import Docker
+from .archive import Ids, damage_named, give_index, ids_in_archive, sha256_of
+from .engine import Docker, get_again
 from .errors import ImageError
 from .gobuild import architecture
 from .make import Maker
@@ -107,8 +106,9 @@ class Getter:
     def _with_index(self, image: Image, record: Record) -> Record:
         """Return the record of an archive that was written before archives got an OCI index, with one."""
         self._progress.step("adding an OCI index to the archive")
-        with self._progress.ticking():
-            ids = give_index(self._store.archive(image.name), record.ref, Ids(record.id, record.digest))
+        archive = self._store.archive(image.name)
+        with self._progress.ticking(), damage_named(str(archive), "is not whole", get_again(archive)):
+            ids = give_index(archive, record.ref, Ids(record.id, record.digest))
         return self._add(image, record.ref, ids, record.origin, record.key)
 
     def _made(self, image: Image) -> Record:
@@ -164,10 +164,8 @@ class Getter:
         if not given.is_file():
             raise ImageError(thing, "there is no such file", wanted)
         self._progress.step(f"reading {given}")
-        try:
+        with damage_named(thing, "is no archive of docker save", wanted):
             tags, ids = ids_in_archive(given)
-        except (KeyError, ValueError, IndexError, OSError, EOFError, tarfile.TarError) as error:
-            raise ImageError(thing, f"is no archive of docker save ({error})", wanted) from error
         repository = Reference.parse(image.pull or "").path
         fitting = [tag for tag in tags if tag.removeprefix("docker.io/").rpartition(":")[0] == repository]
         if not fitting:
@@ -184,10 +182,8 @@ class Getter:
         else:
             with given.open("rb") as source, gzip.GzipFile(partial, "wb", 1, mtime=0) as output:
                 shutil.copyfileobj(source, output, 1 << 20)
-        try:
+        with damage_named(thing, "is not whole", wanted):
             ids = give_index(partial, ref, ids)
-        except (KeyError, ValueError, OSError, EOFError, tarfile.TarError) as error:
-            raise ImageError(thing, f"is not whole ({error})", wanted) from error
         partial.replace(target)
         return self._add(image, ref, ids, "archive", _archive_key(given))
 

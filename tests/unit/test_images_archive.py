@@ -138,14 +138,18 @@ def test_an_archive_with_an_index_is_left_alone(tmp_path: Path) -> None:
     assert archive.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_packed_layers_stay_packed_and_are_called_so(tmp_path: Path) -> None:
-    layer = gzip.compress(b"layer", mtime=0)
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [(gzip.compress(b"layer", mtime=0), "+gzip"), (b"\x28\xb5\x2f\xfd layer", "+zstd"), (b"\x28\xb5 layer", "")],
+    ids=["gzip", "zstd", "plain"],
+)
+def test_packed_layers_stay_packed_and_are_called_so(tmp_path: Path, layer: bytes, kind: str) -> None:
     manifest = json.dumps([{"Config": "c.json", "RepoTags": [REF], "Layers": ["l.tar.gz"]}]).encode()
     path = write_tar(tmp_path / "other.tar", {"c.json": b"{}", "l.tar.gz": layer, "manifest.json": manifest})
     ids = give_index(path, REF, ids_in_archive(path)[1])
     files = members(path)
     (item,) = json.loads(files["blobs/sha256/" + ids.digest.removeprefix("sha256:")])["layers"]
-    assert item["mediaType"].endswith(".tar+gzip")
+    assert item["mediaType"] == f"application/vnd.oci.image.layer.v1.tar{kind}"
     assert files["blobs/sha256/" + item["digest"].removeprefix("sha256:")] == layer
 
 

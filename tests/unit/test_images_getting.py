@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import shutil
 import tarfile
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,6 +246,67 @@ def test_an_archive_from_before_gets_its_index_and_nothing_else_is_asked(world: 
     assert first.digest == index_of(world, "loki")
     assert world.getter().done(image)
     assert (world.asked, world.made) == (asked, [])
+
+
+def without_its_end(archive: bytes) -> bytes:
+    return archive[: len(archive) // 2]
+
+
+def with_a_wrong_byte(archive: bytes) -> bytes:
+    # Behind gzip's header, which ends with the file's name: a kind of block that there is not.
+    begin = archive.index(0, 10) + 1
+    return archive[:begin] + b"\xff" + archive[begin + 1 :]
+
+
+def lacking_its_files(_: bytes) -> bytes:
+    empty = io.BytesIO()
+    tarfile.open(fileobj=empty, mode="w:gz").close()
+    return empty.getvalue()
+
+
+@pytest.mark.parametrize("damage", [without_its_end, with_a_wrong_byte, lacking_its_files])
+def test_a_damaged_archive_from_before_is_named_and_got_again(world: World, damage: Callable[[bytes], bytes]) -> None:
+    world.archive(world.path / "registry" / "loki_2.0", "docker.io/grafana/loki:2.0")
+    first = record(world.get("loki"))
+    archive = without_index(world.store.archive("loki"))
+    world.store.add(replace(first, digest=first.id))
+    archive.write_bytes(damage(archive.read_bytes()))
+    before = archive.read_bytes()
+    with pytest.raises(
+        ImageError, match=r"(?s)loki\.tar\.gz: is not whole \(.+\)\n.*vantage-images get --refresh loki$"
+    ):
+        world.get("loki")
+    assert archive.read_bytes() == before
+    # As --refresh does.
+    world.store.drop("loki")
+    assert record(world.get("loki")) == first
+
+
+def test_an_archive_for_which_there_is_no_room_is_not_called_damaged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.archive(world.path / "registry" / "loki_2.0", "docker.io/grafana/loki:2.0")
+    first = record(world.get("loki"))
+    without_index(world.store.archive("loki"))
+    world.store.add(replace(first, digest=first.id))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(ImageError, match=r"loki\.tar\.gz: cannot be .*No space left on device\n.*room"):
+        world.get("loki")
+
+
+def test_an_engine_that_saves_half_an_image_is_named_and_nothing_is_left(world: World) -> None:
+    damaged = world.path / "registry" / "loki_2.0"
+    write_tar(damaged.with_suffix(".gz"), {"manifest.json": b"[]"}).replace(damaged)
+    with pytest.raises(
+        ImageError, match=r"image docker\.io/grafana/loki:2\.0: docker save .* not whole \(.+\)\n.*image rm"
+    ):
+        world.get("loki")
+    assert world.store.record("loki") is None
+    assert not world.store.archive("loki").exists()
 
 
 def test_a_given_archive_that_lacks_a_layer_replaces_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
