@@ -28,8 +28,13 @@ DISK = f"{HOST}, {DISKS}"
 LINK = f'{HOST}, device!~"lo|veth.*|br-.*|docker.*|virbr.*"'
 FILL: Steps = ((None, "green"), (0.8, "orange"), (0.9, "red"))
 NONE: Steps = ((None, "green"), (1, "red"))
-MEMORY = 'sum by (service_name) ({__name__=~"process_resident_memory_bytes|otelcol_process_memory_rss_bytes"})'
-LIMIT = "service_name:memory_limit:bytes"
+RESIDENT = '{__name__=~"process_resident_memory_bytes|otelcol_process_memory_rss_bytes"}'
+MEMORY = f"sum by (service_name) ({RESIDENT})"
+LIMIT = "max by (service_name) (service_name:memory_limit:bytes)"
+# The limit is that of each replica; one of them that is full is not made up for by another that is empty.
+OF_LIMIT = (
+    f"max by (service_name) (sum by (service_name, instance) ({RESIDENT}) / on (service_name) group_left () {LIMIT})"
+)
 
 
 def build() -> Dashboard:
@@ -188,12 +193,12 @@ def _units() -> Panels:
         bars=True, calcs=("max",),
     )  # fmt: skip
     filled = {"type": "color-background", "mode": "basic"}
-    limits = f"max by (service_name) ({LIMIT})"
     yield listing(
         About(
             title="Units",
             description="Each service: its memory, the limit of its container and the used share of it, restarts by "
-            "systemd since boot, and whether its unit is active.",
+            "systemd since boot, and whether its unit is active. Of replicas the memory is that of all, the limit that of "
+            "each, and the share that of the fullest.",
             source=PROMETHEUS, width=24, height=10, empty="No unit is known",
             transformations=[
                 transform("joinByField", byField="service_name", mode="outer"),
@@ -221,8 +226,8 @@ def _units() -> Panels:
             ],
         ),
         rows(MEMORY, "A"),
-        rows(limits, "B"),
-        rows(f"{MEMORY} / {limits}", "C"),
+        rows(LIMIT, "B"),
+        rows(OF_LIMIT, "C"),
         rows(_of_unit("node_systemd_service_restart_total{" + HOST + "}"), "D"),
         rows(_of_unit("node_systemd_unit_state{" + HOST + ', state="active"}'), "E"),
     )  # fmt: skip

@@ -98,10 +98,10 @@ def test_prometheus_scrapes_each_replica_by_a_name_that_no_other_has() -> None:
     assert set(targets(APP | {"replicas": 2}, **MONITORING)) == {"10.0.0.8:8000", "10.0.0.8:8001"}
 
 
-def test_the_memory_limit_is_that_of_all_replicas() -> None:
+def test_the_memory_limit_is_that_of_each_replica() -> None:
     host = Host("prometheus", vantage_apps=[APP | {"replicas": 3, "memory": "100m"}])
     limits = {one["service"]: one["bytes"] for one in host.value(host.variables["__prometheus_memory_limits"])}
-    assert limits["blog"] == 300 * 2**20
+    assert limits["blog"] == 100 * 2**20
 
 
 @pytest.mark.parametrize(

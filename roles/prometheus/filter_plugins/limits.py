@@ -27,10 +27,9 @@ def size(text: str) -> int:
 def memory_limits(given: Mapping[str, Any], apps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """`service` and `bytes` of everything that may run; `given` is what the inventory says over the roles' defaults.
 
-    The replicas of an app are one service, whose limit is that of all of them.
+    The replicas of an app are one service, whose limit is that of each: the kernel ends one for what it uses alone.
     """
     limits: dict[str, Any] = {}
-    replicas = {str(app["name"]): int(app.get("replicas") or 1) for app in apps}
     for path in sorted(ROLES.glob("*/defaults/main.yml")):
         role = path.parent.parent.name
         default = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(f"{role}_memory")
@@ -39,7 +38,7 @@ def memory_limits(given: Mapping[str, Any], apps: Iterable[Mapping[str, Any]]) -
     for app in apps:
         limits[str(app["name"])] = app.get("memory") or limits["flask_app"]
     return [
-        {"service": name.replace("_", "-"), "bytes": size(text) * replicas.get(name, 1)}
+        {"service": name.replace("_", "-"), "bytes": size(text)}
         for name, text in sorted(limits.items())
         if name not in NO_SERVICE
     ]
