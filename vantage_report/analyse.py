@@ -122,6 +122,15 @@ class Facts:
     def by_service(self, name: str) -> dict[str, float]:
         return {key[0]: value for key, value in self.values(name, "service_name").items()}
 
+    @cached_property
+    def instances(self) -> dict[str, list[str]]:
+        """service -> the instances of each app, of which replicas are several."""
+        found: dict[str, list[str]] = {}
+        for metric in (s["metric"] for s in self.series("up")):
+            if metric.get("job") == "apps":
+                found.setdefault(metric.get("service_name", ""), []).append(metric.get("instance", ""))
+        return found
+
     def query(self, name: str) -> str:
         """The query behind a name, of whichever engine."""
         for kind in ("metrics", "logs"):

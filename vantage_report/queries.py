@@ -32,7 +32,7 @@ def over_window(window: int) -> dict[str, str]:
         "buckets": counted(BUCKETS, f"{ROUTE}, le", window),
         "calls": counted(f"{SPAN_CALLS}{{{TO_SERVICE}}}", "service_name, server_address, status_code", window),
         "call_ms": counted(f"{SPAN_TIME}_sum{{{TO_SERVICE}}}", "service_name, server_address", window),
-        "starts": f"sum by (service_name) (changes(process_start_time_seconds[{span}]))",
+        "starts": f"max by (service_name, instance) (changes(process_start_time_seconds[{span}]))",
         "auto_restarts": f'sum by (name) (increase(node_systemd_service_restart_total{{name=~"vantage-.+"}}[{span}])) > 0',
         "spans_dropped": f"sum by (service_name, reason) (increase(vantage_spans_dropped_total[{span}])) > 0",
         "jaeger_refused": (

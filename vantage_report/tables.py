@@ -128,16 +128,18 @@ def slos(facts: Facts) -> Table:
 def targets(facts: Facts) -> Table:
     """Every target: whether it answers, how much of the time it did, and starts."""
     share = {w: facts.values(f"up_share@{w}", "service_name", "job", "instance") for w in ("short", "long")}
-    starts, memory = facts.by_service("starts@long"), facts.by_service("memory")
+    starts, memory = facts.values("starts@long", "service_name", "instance"), facts.by_service("memory")
     rows = []
     for series in facts.series("up"):
         metric = series["metric"]
         key = tuple(metric.get(label, "") for label in ("service_name", "job", "instance"))
-        name = key[0] or f"{key[1]} ({key[2]})"
+        # What has no name of its own is told by its instance, and so is a replica.
+        name = key[0] if key[0] and len(facts.instances.get(key[0], [])) < 2 else f"{key[0] or key[1]} ({key[2]})"
+        started = starts.get((key[0], key[2]))
         rows.append(
             [
                 name, "up" if float(series["value"][1]) else "DOWN", percent(share["short"].get(key, 0.0)), percent(share["long"].get(key, 0.0)),
-                count(starts[key[0]]) if key[0] in starts else "–", percent(memory[key[0]]) if key[0] in memory else "–",
+                count(started) if started is not None else "–", percent(memory[key[0]]) if key[0] in memory else "–",
             ]
         )  # fmt: skip
     head = [

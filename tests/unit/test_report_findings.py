@@ -10,6 +10,7 @@ from report_data import END, LONG, SHORT, STEP, requests, shop_trace, span, syst
 from vantage_report.analyse import Facts
 from vantage_report.detectors import detect
 from vantage_report.findings import Finding
+from vantage_report.tables import targets
 
 
 def found(data: dict[str, Any]) -> dict[tuple[str, str], Finding]:
@@ -144,6 +145,141 @@ def test_a_stopped_service_is_down_and_its_callers_follow_from_it() -> None:
     assert findings["down", "warehouse"].severity == "critical"
     assert "since" in findings["down", "warehouse"].title
     assert findings["errors", "storefront"].of == "warehouse"
+
+
+def replicas(data: dict[str, Any], *up: float, instances: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Add the app blog, whose replicas answer or not; gives their instances."""
+    names = instances or tuple(f"blog{f'-{i}' if i > 1 else ''}:8000" for i in range(1, len(up) + 1))
+    labels = [{"service_name": "blog", "job": "apps", "instance": name} for name in names]
+    vector(data, "up", list(zip(labels, up, strict=True)))
+    return names
+
+
+def started(
+    data: dict[str, Any], starts: dict[str, float], by_systemd: dict[str, float], window: str = "short"
+) -> None:
+    """How often processes of blog began, by instance, and how often systemd did it, by unit."""
+    vector(data, f"starts@{window}", [({"service_name": "blog", "instance": name}, n) for name, n in starts.items()])
+    vector(
+        data, f"auto_restarts@{window}", [({"name": f"vantage-{unit}.service"}, n) for unit, n in by_systemd.items()]
+    )
+
+
+def test_one_replica_that_is_down_leaves_the_service_up() -> None:
+    data = system()
+    first, second = replicas(data, 1, 0)
+    since = [(END - 30, first), (END - 90, second)]
+    vector(data, "last_up", [({"service_name": "blog", "job": "apps", "instance": one}, at) for at, one in since])
+    findings = found(data)
+    assert set(findings) == {("down", "blog")}
+    finding = findings["down", "blog"]
+    assert finding.severity == "warning"
+    assert finding.title.startswith("1 of 2 replicas of blog does not answer since ")
+    assert finding.since == END - 90
+    assert "blog-2:8000" in finding.text
+    assert finding.text.endswith("systemctl status vantage-blog-2.service.")
+
+
+def test_replicas_that_are_all_down_are_one_finding() -> None:
+    data = system()
+    names = replicas(data, 0, 0)
+    ends = zip((END - 200, END - 90), names, strict=True)
+    vector(data, "last_up", [({"service_name": "blog", "job": "apps", "instance": one}, at) for at, one in ends])
+    findings = found(data)
+    assert set(findings) == {("down", "blog")}
+    finding = findings["down", "blog"]
+    assert finding.severity == "critical"
+    assert finding.title.startswith("blog is down since ")
+    # Until the second went the service was there.
+    assert finding.since == END - 90
+    assert finding.text.endswith("systemctl status vantage-blog.service vantage-blog-2.service.")
+
+
+def test_of_a_replica_on_another_host_no_unit_is_made_up() -> None:
+    data = system()
+    replicas(data, 1, 0, instances=("10.0.0.8:8000", "10.0.0.8:8001"))
+    text = found(data)["down", "blog"].text
+    assert "10.0.0.8:8001" in text
+    assert text.endswith("systemctl status 'vantage-blog*'.")
+
+
+@pytest.mark.parametrize("instances", [("blog:8000", "blog-2:8000"), ("10.0.0.8:8000", "10.0.0.8:8001")])
+def test_a_replica_that_ends_is_one_finding_and_nobody_deployed(instances: tuple[str, ...]) -> None:
+    data = system()
+    replicas(data, 1, 1, instances=instances)
+    started(data, {instances[0]: 0, instances[1]: 1}, {"blog-2": 1})
+    findings = found(data)
+    assert set(findings) == {("restarts", "blog")}
+    finding = findings["restarts", "blog"]
+    assert finding.severity == "warning"
+    assert finding.title == "1 of 2 replicas of blog was restarted once"
+    assert "the process of blog-2 ended by itself and systemd started it again once" in finding.text
+    assert "deployed" not in finding.text
+    assert "journalctl -u vantage-blog-2.service." in finding.text
+    assert 'name="vantage-blog-2.service"' in finding.proof[1]
+
+
+def test_a_deployment_of_replicas_is_no_loop() -> None:
+    data = system()
+    names = replicas(data, 1, 1, 1)
+    started(data, dict.fromkeys(names, 1), {})
+    findings = found(data)
+    assert set(findings) == {("restarts", "blog")}
+    finding = findings["restarts", "blog"]
+    assert finding.severity == "note"
+    assert finding.title == "blog was restarted once"
+    assert "the processes of blog, blog-2 and blog-3 were started anew, each once at most" in finding.text
+    assert "deployed" in finding.text
+
+
+def test_one_replica_in_a_loop_is_critical() -> None:
+    data = system()
+    names = replicas(data, 1, 1)
+    started(data, {names[0]: 1, names[1]: 4}, {"blog-2": 4})
+    finding = found(data)["restarts", "blog"]
+    assert finding.severity == "critical"
+    assert finding.title == "1 of 2 replicas of blog restarts again and again"
+
+
+def test_replicas_that_both_end_are_one_finding() -> None:
+    data = system()
+    names = replicas(data, 1, 1)
+    started(data, dict.fromkeys(names, 2), {"blog": 2, "blog-2": 1})
+    finding = found(data)["restarts", "blog"]
+    assert finding.severity == "warning"
+    assert (
+        "the processes of blog and blog-2 ended by themselves and systemd started them again, each twice at most"
+        in finding.text
+    )
+    assert 'name=~"vantage-blog.service|vantage-blog-2.service"' in finding.proof[1]
+
+
+def test_replicas_that_ended_earlier_are_one_note() -> None:
+    data = system()
+    replicas(data, 1, 1)
+    started(data, {}, {"blog": 1, "blog-2": 2}, window="base")
+    findings = found(data)
+    assert set(findings) == {("restarts", "blog")}
+    assert findings["restarts", "blog"].title == "blog ended by itself twice, earlier"
+    assert "(blog and blog-2)" in findings["restarts", "blog"].text
+
+
+def test_targets_are_listed_with_the_starts_of_each_replica() -> None:
+    data = system()
+    first, second = replicas(data, 1, 0)
+    started(data, {first: 1, second: 4}, {}, window="long")
+    rows = {row[0]: row for row in targets(Facts(data)).rows}
+    assert set(rows) == {"storefront", "warehouse", "blog (blog:8000)", "blog (blog-2:8000)"}
+    assert [rows["blog (blog:8000)"][i] for i in (1, 4)] == ["up", "1"]
+    assert [rows["blog (blog-2:8000)"][i] for i in (1, 4)] == ["DOWN", "4"]
+
+
+def test_an_app_whose_name_ends_in_a_number_is_no_replica() -> None:
+    data = system()
+    replicas(data, 1)
+    vector(data, "up", [({"service_name": "blog-2", "job": "apps", "instance": "blog-2:8000"}, 1)])
+    started(data, {}, {"blog-2": 1})
+    assert set(found(data)) == {("restarts", "blog-2")}
 
 
 def test_a_restart_loop_is_told_from_a_deployment() -> None:
@@ -374,17 +510,23 @@ def test_thin_data_is_said() -> None:
 
 
 @pytest.mark.parametrize(("number", "told"), [(3, 3), (8, 1)])
-def test_many_episodes_of_one_kind_are_one_finding(number: int, told: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "usual", "what"),
+    [("p95", "latency", 0.8, 0.005, "slowness"), ("failed", "errors", 0.8, 0.0, "failed requests")],
+)
+def test_many_episodes_of_one_kind_are_one_finding(
+    name: str, kind: str, value: float, usual: float, what: str, number: int, told: int
+) -> None:
     data = system()
-    slow = {5 + 6 * i for i in range(number)} | {6 + 6 * i for i in range(number)} | {7}
-    points = [(END - LONG + STEP * (i + 1), 0.8 if i in slow else 0.005) for i in range(LONG // STEP)]
-    timeline(data, "p95~long", "warehouse", points)
-    findings = [f for f in detect(Facts(data)) if (f.kind, f.service) == ("latency", "warehouse")]
+    bad = {5 + 6 * i for i in range(number)} | {6 + 6 * i for i in range(number)} | {7}
+    points = [(END - LONG + STEP * (i + 1), value if i in bad else usual) for i in range(LONG // STEP)]
+    timeline(data, f"{name}~long", "warehouse", points)
+    findings = [f for f in detect(Facts(data)) if (f.kind, f.service) == (kind, "warehouse")]
     assert len(findings) == told
     assert all(f.until is not None for f in findings)
     if told == 1:
         (finding,) = findings
-        assert finding.title == "warehouse was slow 8 times, earlier, 85 min in all"
+        assert finding.title == f"warehouse had 8 spells of {what}, earlier, 85 min in all"
         assert "and 2 more" in finding.text
         assert finding.text.count("The longest: Between") == 1
         assert len(finding.periods) == 8

@@ -10,12 +10,12 @@ from vantage_report.analyse import FEW, Facts, spoken
 from vantage_report.detectors.requests import FAILING, LEAST, NOTICEABLE
 from vantage_report.findings import Finding
 from vantage_report.stats import median, wilson
-from vantage_report.words import clock, count, listed, percent, seconds, times
+from vantage_report.words import clock, count, listed, percent, seconds
 
 Run = list[tuple[float, float, float]]
 # More episodes of one kind than these are told as one finding: nobody reads thirty of them.
 MANY = 3
-WHAT = {"errors": "failed requests", "latency": "was slow"}
+WHAT = {"errors": "failed requests", "latency": "slowness"}
 
 
 def episodes(facts: Facts, so_far: tuple[Finding, ...]) -> Iterator[Finding]:
@@ -35,7 +35,7 @@ def _together(alike: list[Finding]) -> Finding:
     when = listed([f"{clock(since)} to {clock(until)}" for since, until in periods], 6)
     return Finding(
         first.kind, first.severity, first.service,
-        f"{first.service} {WHAT[first.kind]} {times(len(alike))}, earlier, {while_bad} in all",
+        f"{first.service} had {len(alike)} spells of {WHAT[first.kind]}, earlier, {while_bad} in all",
         f"From {when}. The longest: {longest.text}", first.proof, since=first.since, until=last.until, periods=periods,
     )  # fmt: skip
 

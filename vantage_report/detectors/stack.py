@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from vantage_report.analyse import Facts, spoken
@@ -35,58 +36,78 @@ def silent_engines(facts: Facts, _: tuple[Finding, ...]) -> Iterator[Finding]:
 
 
 def targets_down(facts: Facts, so_far: tuple[Finding, ...]) -> Iterator[Finding]:
-    """A target that does not answer Prometheus' scrapes now."""
+    """Targets that do not answer Prometheus' scrapes now; the replicas of an app are one finding."""
     told = {finding.service for finding in so_far}
     last_up = facts.values("last_up", "service_name", "job", "instance")
     down = [s["metric"] for s in facts.series("up") if float(s["value"][1]) == 0]
     names = {metric.get("service_name", "") for metric in down}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for metric in down:
-        name = metric.get("service_name", "")
+        name, job, instance = (metric.get(label, "") for label in ("service_name", "job", "instance"))
         # Jaeger's second port, with the span metrics, has no name of its own.
-        if name in told or (not name and "jaeger" in names | told):
-            continue
-        shown, instance = name or metric.get("job", ""), metric.get("instance", "")
-        since = last_up.get((name, metric.get("job", ""), instance))
+        if name not in told and (name or "jaeger" not in names | told):
+            groups.setdefault((name, job) if job == "apps" else (name, job, instance), []).append(instance)
+    for (name, job, *_), instances in groups.items():
+        shown, of = name or job, len(facts.instances[name]) if job == "apps" else 1
+        app, some = name in facts.services, len(instances) < of
+        # So many are down since the last of them went.
+        since = max((last_up[key] for key in ((name, job, one) for one in instances) if key in last_up), default=None)
         when = f"since {clock(since)}" if since else f"for {spoken(facts.long)} or longer"
-        app = name in facts.services
-        text = f"Prometheus gets no answer from {instance} {when}. "
-        text += (
-            "Requests to it fail, and its callers with them." if app else "Its own figures are missing since."
-        ) + f" See systemctl status vantage-{shown}.service."
+        text = f"Prometheus gets no answer from {listed(instances)} {when}. "
+        if some:
+            text += "The others answer; requests fail where a caller keeps to one that does not."
+        elif app:
+            text += "Requests to it fail, and its callers with them."
+        else:
+            text += "Its own figures are missing since."
+        units = dict.fromkeys(_unit(shown, _replica(shown, instance, of), of) for instance in instances)
         yield Finding(
-            "down", "critical", shown, f"{shown} is down {when}", text,
-            ("prometheus", f'up{{service_name="{name}"}}' if name else f'up{{job="{metric.get("job", "")}"}}'), since=since,
+            "down", "warning" if some else "critical", shown,
+            f"{len(instances)} of {of} replicas of {shown} {'does' if len(instances) == 1 else 'do'} not answer {when}"
+            if some else f"{shown} is down {when}",
+            f"{text} See systemctl status {' '.join(units)}.",
+            ("prometheus", f'up{{service_name="{name}"}}' if name else f'up{{job="{job}"}}'), since=since,
         )  # fmt: skip
 
 
 def restarts(facts: Facts, _: tuple[Finding, ...]) -> Iterator[Finding]:
-    """Services that were started again: by systemd because they ended, or again and again."""
-    starts = facts.by_service("starts@short")
-    again = {_service(name): n for (name,), n in facts.values("auto_restarts@short", "name").items() if n >= 0.5}
-    earlier = {_service(name): n for (name,), n in facts.values("auto_restarts@base", "name").items() if n >= 0.5}
-    for name in sorted({*(n for n, number in starts.items() if number >= 1), *again}):
-        by_systemd, seen = again.get(name, 0.0), starts.get(name, 0.0)
-        number = max(by_systemd, seen)
+    """Services that were started again: by systemd because they ended, or again and again. Replicas are one finding."""
+    starts = _starts(facts)
+    again, earlier = _restarted_units(facts, "short"), _restarted_units(facts, "base")
+    for name in sorted({*starts, *again}):
+        ended = again.get(name, {})
+        replicas, of = sorted(ended or starts[name]), len(facts.instances.get(name, []))
+        # What one process did: replicas that are each started once are no loop.
+        number = max(max(ended.get(one, 0.0), starts.get(name, {}).get(one, 0.0)) for one in replicas)
         # An increase between scrapes is no whole number.
-        loop = round(number) >= LOOP
-        if by_systemd:
-            text = f"In the last {spoken(facts.short)} its process ended by itself and systemd started it again {times(by_systemd)}."
+        loop, several = round(number) >= LOOP, len(replicas) > 1
+        who, many = (f"{len(replicas)} of {of} replicas of {name}", several) if len(replicas) < of else (name, False)
+        process = f"the process{'es' * several} of {listed(replicas)}" if of > 1 else "its process"
+        if ended:
+            often = times(max(ended.values()))
+            done = (
+                f"ended by themselves and systemd started them again, each {often} at most"
+                if several
+                else f"ended by itself and systemd started it again {often}"
+            )
         else:
-            text = f"In the last {spoken(facts.short)} its process was started anew {times(seen)}, not by systemd's own accord: somebody restarted or deployed it."
-        text += f" See journalctl -u vantage-{name}.service."
+            done = f"{'were' if several else 'was'} started anew{', each' * several} {times(number)}{' at most' * several}, not by systemd's own accord: somebody restarted or deployed it"
+        units = list(dict.fromkeys(_unit(name, replica, of) for replica in replicas))
         yield Finding(
-            "restarts", "critical" if loop else "warning" if by_systemd else "note", name,
-            f"{name} restarts again and again" if loop else f"{name} was restarted {times(number)}", text,
-            ("prometheus", f'changes(process_start_time_seconds{{service_name="{name}"}}[{facts.short:.0f}s])'
-             if not by_systemd else f'increase(node_systemd_service_restart_total{{name="vantage-{name}.service"}}[{facts.short:.0f}s])'),
+            "restarts", "critical" if loop else "warning" if ended else "note", name,
+            f"{who} {'restart' if many else 'restarts'} again and again" if loop else f"{who} {'were' if many else 'was'} restarted {times(number)}",
+            f"In the last {spoken(facts.short)} {process} {done}. See journalctl {' '.join(f'-u {unit}' for unit in units)}.",
+            _started_again(units, facts.short) if ended
+            else ("prometheus", f'changes(process_start_time_seconds{{service_name="{name}"}}[{facts.short:.0f}s])'),
         )  # fmt: skip
-    for name, number in sorted(earlier.items()):
+    for name, ended in sorted(earlier.items()):
         if name not in again:
+            often = times(max(ended.values()))
+            for_whom = "" if [*ended] == [name] else f" ({listed(sorted(ended))})"
             yield Finding(
-                "restarts", "note", name, f"{name} ended by itself {times(number)}, earlier",
-                f"Within the last {spoken(facts.long)} systemd started it again {times(number)}; not in the last {spoken(facts.short)}.",
-                ("prometheus", f'increase(node_systemd_service_restart_total{{name="vantage-{name}.service"}}[{facts.long:.0f}s])'),
-                until=facts.end - facts.short,
+                "restarts", "note", name, f"{name} ended by itself {often}, earlier",
+                f"Within the last {spoken(facts.long)} systemd started it{for_whom} again {often}; not in the last {spoken(facts.short)}.",
+                _started_again([f"vantage-{replica}.service" for replica in sorted(ended)], facts.long), until=facts.end - facts.short,
             )  # fmt: skip
 
 
@@ -165,5 +186,50 @@ def alerts(facts: Facts, so_far: tuple[Finding, ...]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _service(unit: str) -> str:
-    return unit.removeprefix("vantage-").removesuffix(".service")
+def _starts(facts: Facts) -> dict[str, dict[str, float]]:
+    """service -> replica -> how often its process began in the short window, where it did."""
+    found: dict[str, dict[str, float]] = {}
+    for (service, instance), number in facts.values("starts@short", "service_name", "instance").items():
+        if number >= 1:
+            replica = _replica(service, instance, len(facts.instances.get(service, [])))
+            replicas = found.setdefault(service, {})
+            replicas[replica] = max(number, replicas.get(replica, 0.0))
+    return found
+
+
+def _restarted_units(facts: Facts, window: str) -> dict[str, dict[str, float]]:
+    """service -> replica -> how often systemd started its unit again in a window."""
+    found: dict[str, dict[str, float]] = {}
+    service_of = {one.partition(":")[0]: service for service, many in facts.instances.items() for one in many}
+    for (unit,), number in facts.values(f"auto_restarts@{window}", "name").items():
+        if number >= 0.5:
+            name = unit.removeprefix("vantage-").removesuffix(".service")
+            found.setdefault(service_of.get(name) or _app(name, facts) or name, {})[name] = number
+    return found
+
+
+def _app(name: str, facts: Facts) -> str:
+    """The app that a unit of another host is a replica of: that host's instances are addresses and name no unit."""
+    app, _, number = name.rpartition("-")
+    own = name in facts.instances or not number.isdigit()
+    return "" if own or not 2 <= int(number) <= len(facts.instances.get(app, [])) else app
+
+
+def _replica(service: str, instance: str, of: int) -> str:
+    """blog-2 of blog-2:8000; the address, where the instance is that of another host; the service, where it is one."""
+    if of < 2:
+        return service
+    name = instance.partition(":")[0]
+    return name if re.fullmatch(rf"{re.escape(service)}(-\d+)?", name) else instance
+
+
+def _unit(service: str, replica: str, of: int) -> str:
+    """The unit of a replica, or of all of them where nothing tells which."""
+    known = of < 2 or re.fullmatch(rf"{re.escape(service)}(-\d+)?", replica)
+    return f"vantage-{replica if of > 1 else service}.service" if known else f"'vantage-{service}*'"
+
+
+def _started_again(units: list[str], seconds: float) -> tuple[str, str]:
+    """The query that shows systemd's own restarts of some units."""
+    names = f'name="{units[0]}"' if len(units) == 1 else f'name=~"{"|".join(units)}"'
+    return "prometheus", f"increase(node_systemd_service_restart_total{{{names}}}[{seconds:.0f}s])"
