@@ -35,15 +35,15 @@ $(VENV): requirements/dev.txt app/requirements.txt
 
 .PHONY: up
 up: $(VENV) ## Bring up a VM with everything on it, and verify it
-	@scripts/vm up $(VM)
+	@scripts/vm up "$(VM)"
 
 .PHONY: verify
 verify: $(VENV) ## Send one request and find it as metric, log line and trace
-	@scripts/vm verify $(VM)
+	@scripts/vm verify "$(VM)"
 
 .PHONY: status
 status: $(VENV) ## One line per service
-	@scripts/vm status $(VM)
+	@scripts/vm status "$(VM)"
 
 .PHONY: traffic
 traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds 300 --errors 0.2"
@@ -51,28 +51,28 @@ traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds
 
 .PHONY: report
 report: $(VENV) ## What happened in the last minutes and hours, as a page in report/: make report ARGS="-e report_short=1m"
-	@scripts/vm report $(VM) "$(ARGS)"
+	@scripts/vm report "$(VM)" "$(ARGS)"
 
 .PHONY: samples
 samples: $(VENV) ## Log lines and traces of the VM as files in docs/samples
-	@scripts/vm report $(VM) "-e report_dir=build/samples -e report_keep_data=true $(ARGS)"
+	@scripts/vm report "$(VM)" "-e report_dir=build/samples -e report_keep_data=true $(ARGS)"
 	@.venv/bin/python -m vantage_report.samples --data build/samples/data.json.gz --out docs/samples
 
 .PHONY: logs
 logs: $(VENV) ## The journal of one service: make logs S=storefront
-	@scripts/vm logs $(VM) "$(S)"
+	@scripts/vm logs "$(VM)" "$(S)"
 
 .PHONY: shell
 shell: $(VENV) ## A shell on the VM
-	@scripts/vm shell $(VM)
+	@scripts/vm shell "$(VM)"
 
 .PHONY: password
 password: $(VENV) ## Print Grafana's admin password
-	@scripts/vm password $(VM)
+	@scripts/vm password "$(VM)"
 
 .PHONY: down
 down: $(VENV) ## Remove the VM and its data
-	@scripts/vm down $(VM)
+	@scripts/vm down "$(VM)"
 
 .PHONY: images
 images: $(VENV) ## Get every image: from a registry, or made of published packages

@@ -94,6 +94,7 @@ def test_two_apps_of_one_name_and_an_impossible_port_are_refused() -> None:
         ("environment", {"A": "b\nc"}, ["line break", "secret"]),
         ("environment", ["A"], ["environment"]),
         ("port", "eight", ["port", "eight"]),
+        ("replicas", True, ["replicas", "true", "number"]),
         ("instrument", "magic", ["instrument", "magic", "auto"]),
         ("source", "/nowhere/at/all", ["/nowhere/at/all", "no folder"]),
     ],

@@ -139,10 +139,41 @@ def test_a_vm_has_the_ports_of_its_apps(tmp_path: Path, variables: dict[str, obj
     assert answer.stdout.split() == ["3000", "9090", "9093", "3100", "16686", "4317", "4318", *ports]
 
 
-@pytest.mark.parametrize("port", ["{{ my_port }}", "eight thousand"])
-def test_ports_that_cannot_be_known_are_refused(tmp_path: Path, port: str) -> None:
+@pytest.mark.parametrize(
+    "app", [{"port": "{{ my_port }}"}, {"port": "eight thousand"}, {"port": 8000, "replicas": "two"}, {"port": 65536}]
+)
+def test_ports_that_cannot_be_known_are_refused(tmp_path: Path, app: dict[str, object]) -> None:
     """A VM that was made without its apps' ports would have to be made anew."""
-    path = fake(tmp_path / "bin", "ansible-inventory", json.dumps({"vantage_apps": [{"port": port}]}))
+    path = fake(tmp_path / "bin", "ansible-inventory", json.dumps({"vantage_apps": [app]}))
     answer = call("up_container", f"{path}", VANTAGE_CACHE=str(tmp_path))
     assert answer.returncode == 1
     assert "VANTAGE_PORTS=" in answer.stderr
+
+
+@pytest.mark.parametrize("port", ["0:8000", "18000:0", "08000", "70000", "http"])
+def test_what_is_no_port_is_refused(tmp_path: Path, port: str) -> None:
+    answer = call("up_container", os.environ["PATH"], VANTAGE_CACHE=str(tmp_path), VANTAGE_PORTS=port)
+    assert answer.returncode == 1
+    assert f"vm: VANTAGE_PORTS: '{port}' is neither" in answer.stderr
+    assert "[[" not in answer.stderr
+
+
+def test_a_port_that_was_not_published_is_no_error(tmp_path: Path) -> None:
+    path = fake(tmp_path / "bin", "docker", "")
+    (tmp_path / "bin/docker").write_text("#!/bin/sh\nexit 1\n")
+    answer = call('address="$(here 8002)"; echo "at <$address>"', path)
+    assert (answer.returncode, answer.stdout) == (0, "at <>\n"), answer.stderr
+
+
+def test_the_folder_of_a_look_by_vagrant_is_no_vm(tmp_path: Path) -> None:
+    """Vagrant makes its folder for `vagrant status` too; the id comes with the machine."""
+    machine = tmp_path / "machines/vantage/libvirt"
+    machine.mkdir(parents=True)
+    (machine / "vagrant_cwd").write_text("/here")
+    asked = "vagrant_has_one && echo yes || echo no"
+    assert call(asked, os.environ["PATH"], VAGRANT_DOTFILE_PATH=str(tmp_path)).stdout == "no\n"
+    (machine / "id").write_text("1234")
+    assert call(asked, os.environ["PATH"], VAGRANT_DOTFILE_PATH=str(tmp_path)).stdout == "yes\n"
+    absent = run(tmp_path, "vm", "password", "vagrant", VAGRANT_DOTFILE_PATH=str(tmp_path / "nowhere"))
+    assert absent.returncode == 1
+    assert "there is no VM 'vantage' of the kind vagrant" in absent.stderr

@@ -188,6 +188,9 @@ def one_app_problems(app: dict[str, Any], name_is_made: bool = False) -> list[st
         problems.append("has neither image nor source: give one of them, or nobody knows what to run.")
     if "name" in given:
         problems += name_problems(str(given["name"]), name_is_made)
+    for key in ("port", "container_port", "replicas"):
+        if isinstance(given.get(key), bool):
+            problems.append(f"has {str(given[key]).lower()} as {key}; give a number.")
     for key in ("port", "container_port"):
         if str(given.get(key, 1)).isdigit() and not 1 <= int(str(given.get(key, 1))) <= 65535:
             problems.append(f"has the {key} {given[key]}, which is none; give one from 1 to 65535.")
