@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -37,8 +38,20 @@ class Maker:
 
     def make(self, image: Image) -> Ids:
         """Write the archive of `image` and return its ids; raises ImageError."""
+        self._require_tools()
         makers = {"go": self._go, "debian": self._debian, "app": self._app}
         return makers[image.make["kind"]](image)
+
+    def _require_tools(self) -> None:
+        """Install what images are made with where it is missing; raises ImageError where that is not possible."""
+        program = str(self._root / "scripts/host-tools")
+        if subprocess.run([program, "--check", "images"], capture_output=True, check=False).returncode == 0:
+            return
+        self._progress.step("installing the tools that images are made with")
+        with self._progress.ticking():
+            done = subprocess.run([program, "images"], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ImageError("tools that images are made with", done.stderr.strip()[-800:], "see the lines above")
 
     def _step(self, prefix: str, key: str) -> Path:
         """Return where the result of a step is kept; results with another key are of no more use and go."""

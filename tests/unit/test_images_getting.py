@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from archives import write_tar
@@ -349,3 +350,25 @@ def test_no_engine_is_a_clear_error(world: World) -> None:
     world.docker.write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(ImageError, match=r"none answers.*\n.*scripts/engine"):
         world.get("loki", "pull")
+
+
+@pytest.mark.parametrize(("missing", "can"), [(False, False), (True, True), (True, False)])
+def test_tools_that_images_are_made_with_are_installed(tmp_path: Path, missing: bool, can: bool) -> None:
+    """A machine that has Python and git alone makes images too; where nothing can be installed, it is said."""
+    tools = tmp_path / "scripts/host-tools"
+    tools.parent.mkdir()
+    state = tmp_path / "installed"
+    tools.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n'
+        f'if [ "$1" = --check ]; then {"exit 1" if missing else "exit 0"}; fi\n'
+        + (f"touch {state}\n" if can else "echo host-tools: no sudo here >&2; exit 1\n")
+    )
+    tools.chmod(0o755)
+    maker = Maker(SimpleNamespace(root=tmp_path), None, None, Progress(0))  # type: ignore[arg-type]
+    if missing and not can:
+        with pytest.raises(ImageError, match="no sudo here"):
+            maker._require_tools()
+    else:
+        maker._require_tools()
+    assert state.exists() is (missing and can)
+    assert (tmp_path / "asked").read_text().splitlines() == ["--check images", *(["images"] if missing else [])]

@@ -177,3 +177,22 @@ def test_the_folder_of_a_look_by_vagrant_is_no_vm(tmp_path: Path) -> None:
     absent = run(tmp_path, "vm", "password", "vagrant", VAGRANT_DOTFILE_PATH=str(tmp_path / "nowhere"))
     assert absent.returncode == 1
     assert "there is no VM 'vantage' of the kind vagrant" in absent.stderr
+
+
+def test_an_engine_is_installed_where_there_is_none(tmp_path: Path) -> None:
+    """`make up` and `make test` need nothing on a machine but Python, git and make."""
+    for name in ("bash", "dirname", "timeout", "id", "uname"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    script = (SCRIPTS / "engine").read_text().replace(':/usr/local/sbin:/usr/sbin:/sbin"', '"')
+    (tmp_path / "engine").write_text(script)
+    (tmp_path / "host-tools").write_text(f'#!{tmp_path}/bash\necho "asked for $*" >&2; exit 3\n')
+    for program in ("engine", "host-tools"):
+        (tmp_path / program).chmod(0o755)
+    answer = subprocess.run(
+        [f"{tmp_path}/bash", f"{tmp_path}/engine"],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (3, "asked for engine\n")
