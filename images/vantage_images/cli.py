@@ -171,6 +171,15 @@ def main(arguments: list[str] | None = None) -> int:
     except ImageError as error:
         print(f"\nvantage-images: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # A full disk, a folder that cannot be written: whichever file it was, the person has to know which.
+        refused = ImageError(
+            str(error.filename or store.cache),
+            error.strerror or str(error),
+            "make that file or folder usable (room, rights), then run it again: it goes on from the last finished step",
+        )
+        print(f"\nvantage-images: {refused}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nvantage-images: stopped; run it again and it goes on from the last finished step", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ def lima() -> dict[str, Any]:
 
 
 @pytest.mark.skipif(shutil.which("limactl") is None, reason="limactl is not installed here")
+@pytest.mark.skipif(os.geteuid() == 0, reason="limactl refuses to be run by root")
 def test_limactl_validates_it(tmp_path: Path) -> None:
     answer = subprocess.run(
         ["limactl", "validate", str(TEMPLATE)],
