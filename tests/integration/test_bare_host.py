@@ -28,6 +28,11 @@ def run(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
     return functools.partial(play, write_inventory(tmp_path_factory.mktemp("inventory"), NAME, variables))
 
 
+def test_its_root_is_shared_as_on_a_true_machine(bare: Machine) -> None:
+    """node_exporter binds / with what is mounted on it later, and Docker refuses that of a private root."""
+    assert "shared" in bare.sh("findmnt --noheadings --output PROPAGATION /")
+
+
 def test_check_mode_ends_without_error_and_changes_nothing(bare: Machine, run) -> None:
     result = run("site.yml", "--check", "--diff")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr
