@@ -43,7 +43,9 @@ def test_it_forwards_what_the_vagrantfile_forwards_and_nothing_else(lima: dict[s
     # Lima's own default address is 127.0.0.1; the first rule that fits wins.
     assert all(forward["hostPort"] == forward["guestPort"] for forward in forwards)
     assert not any("hostIP" in forward for forward in forwards)
-    assert last == {"guestPortRange": [1, 65535], "ignore": True}
+    # Only a guest address of 0.0.0.0 that need not be that one fits all addresses.
+    everywhere = {"guestIP": "0.0.0.0", "guestIPMustBeZero": False, "proto": "any", "guestPortRange": [1, 65535]}
+    assert last == everywhere | {"ignore": True}
 
 
 def test_both_kinds_of_processors_have_an_image(lima: dict[str, Any]) -> None:
