@@ -24,12 +24,18 @@ class Installed:
         here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
         hosts = {"app": {"hosts": {"here": here}}, "monitoring": {"hosts": {"here": None}}}
         (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
+        # A host of Vantage has systemd and so the journal's group; what the tests run on need not.
+        self.getent = folder / "bin/getent"
+        self.getent.parent.mkdir()
+        self.getent.write_text("#!/bin/sh\necho systemd-journal:x:999:\n")
+        self.getent.chmod(0o755)
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
             "ANSIBLE_NOCOLOR": "1",
+            "PATH": f"{self.getent.parent}:{os.environ['PATH']}",
         }
         return subprocess.run(
             [str(BIN / program), *arguments],
