@@ -145,6 +145,35 @@ def test_a_wait_restarts_nothing_and_records_that_it_is_ready(
     assert unit.drift("loki") == ""
 
 
+def test_a_start_that_took_longer_than_its_unit_waited_is_no_failure(
+    unit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The unit's own wait runs out without a word of readiness; a moment later the service answers."""
+    run = unit.run
+
+    def starts(*argv: str) -> subprocess.CompletedProcess[str]:
+        if argv[:2] == ("systemctl", "restart"):
+            unit.starting("loki")
+        return run(*argv)
+
+    monkeypatch.setattr(unit, "run", starts)
+    assert unit.drift("loki") == "restart"
+    unit.apply("loki")
+    assert "loki restarted" in capsys.readouterr().out
+    assert unit.drift("loki") == ""
+
+
+def test_a_start_that_never_becomes_ready_fails_and_stays_unrecorded(
+    unit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit.starting("loki")
+    monkeypatch.setattr(unit, "wait_ready", lambda _: "http://127.0.0.1:3100/ready was not ready within 120 s")
+    with pytest.raises(SystemExit):
+        unit.apply("loki")
+    assert "loki did not come up: http://127.0.0.1:3100/ready was not ready" in capsys.readouterr().err
+    assert unit.drift("loki") == "wait"
+
+
 def test_retire_removes_what_its_owner_no_longer_wants_and_nothing_else(
     unit: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
