@@ -158,6 +158,20 @@ def test_what_is_no_port_is_refused(tmp_path: Path, port: str) -> None:
     assert "[[" not in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "again"),
+    [
+        ({}, "make down, then make up\n"),
+        ({"VANTAGE_PORTS": "13000:3000"}, 'make down, then VANTAGE_PORTS="13000:3000 8010" make up\n'),
+        ({"VANTAGE_PORTS": "18010:8010"}, 'make down, then VANTAGE_PORTS="18010:8010" make up\n'),
+    ],
+)
+def test_the_way_to_a_vm_with_more_ports_names_each_once(tmp_path: Path, settings: dict[str, str], again: str) -> None:
+    """An inventory that names the app's port needs no list; a port that is in a list is not added to it."""
+    path = fake(tmp_path / "bin", "ansible-inventory", json.dumps({"vantage_apps": [{"port": 8010}]}))
+    assert call("anew 8010", path, **settings).stdout == again
+
+
 def test_a_port_that_was_not_published_is_no_error(tmp_path: Path) -> None:
     path = fake(tmp_path / "bin", "docker", "")
     (tmp_path / "bin/docker").write_text("#!/bin/sh\nexit 1\n")
