@@ -112,7 +112,12 @@ def _who_and_which() -> Panels:
                     )
                 ),
                 # For the legend; the figures in the circle are found by their names, the ring by its fields' prefix.
-                transform("organize", only="(merge-)?[A-D].*", renameByName={"arc__failed": "failed", "arc__fine": "fine"}),
+                transform(
+                    "organize", only="(merge-)?[A-D].*",
+                    renameByName={
+                        "mainstat": "requests", "secondarystat": "mean duration", "arc__failed": "failed", "arc__fine": "fine",
+                    },
+                ),
             ],
             overrides=[
                 named(

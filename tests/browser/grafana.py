@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from playwright.sync_api import Browser, Locator, Page, Playwright, Request, Response, TimeoutError
+from playwright.sync_api import Browser, Locator, Page, Playwright, Position, Request, Response, TimeoutError
 
 # A panel whose component crashed shows this instead; Grafana does not count it as an error of the panel.
 CRASHED = "An unexpected error happened"
@@ -108,11 +108,11 @@ class View:
     def __exit__(self, *_: object) -> None:
         self.page.close()
 
-    def follow(self, link: Locator) -> View:
-        """What a click opens, in this window or in one of its own."""
+    def follow(self, link: Locator, at: Position | None = None) -> View:
+        """What a click opens, in this window or in one of its own; `at` is where on the link, by default its middle."""
         before, opened = self.page.url, list[Page]()
         self.page.context.once("page", lambda page: opened.append(page))
-        link.click()
+        link.click(position=at)
         for _ in range(PATIENCE // 100):
             if opened or self.page.url != before:
                 break

@@ -90,6 +90,7 @@ def test_variables_and_key_are_taken_over(tmp_path: Path) -> None:
         (["user-data"], "--project is missing"),
         (["seed", "OUT"], "nothing says where the project comes from"),
         (["seed", "OUT", "--project", "x", "--carry-images", "EMPTY"], "there is no index.json in"),
+        (["seed", "EMPTY/none/seed.iso", "--project", "x"], "none is no folder, so seed.iso cannot go there"),
         (["user-data", "--project", "x", "--vars", "EMPTY/none.yml"], "none.yml"),
         (["user-data", "--project", "x", "--vars", "LIST"], "holds no variables"),
         (["user-data", "--project", "x", "--ssh-key", "PRIVATE"], "is a private key"),

@@ -6,6 +6,7 @@ import copy
 import re
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -19,7 +20,7 @@ from rendering import ROLES, ROOT, Host, load, specs
 from test_roles import SERVICES, service_variables
 
 from compose import __main__ as compose
-from compose import local, ready, settings
+from compose import local, ports, ready, settings
 from compose.roles import of_site
 from compose.services import COMMITTED
 
@@ -344,3 +345,34 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     assert places["jaeger"] == "http://127.0.0.1:16686"
     assert places["grafana"] == "http://127.0.0.1:3999"
     assert set(places) == set(merged) - {"traffic", "prepare"}
+
+
+def docker(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A docker that prints this, whatever it is asked."""
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{text}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ("vantage|", ["loki wants 127.0.0.1:{port}, which the container vantage has"]),
+        ("", ["loki wants 127.0.0.1:{port}, which a program outside Docker has"]),
+        ("laptop-loki-1|laptop", []),
+    ],
+)
+def test_a_port_that_is_taken_is_named_with_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, said: list[str]
+) -> None:
+    """A port of the project's own container is no trouble: `up` runs again."""
+    docker(tmp_path, shown, monkeypatch)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": str(port)}]}, "promtail": {}}
+        found = ports.taken({"name": "laptop", "services": services})
+    assert found == [line.format(port=port) for line in said]
+    assert ports.taken({"name": "laptop", "services": services}) == [], "the port is free again"

@@ -150,6 +150,21 @@ def test_ports_that_cannot_be_known_are_refused(tmp_path: Path, app: dict[str, o
     assert "VANTAGE_PORTS=" in answer.stderr
 
 
+def test_vagrant_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    """Only what the script needs to get that far is there."""
+    for program in ("bash", "dirname"):
+        (tmp_path / program).symlink_to(shutil.which(program) or "")
+    answer = subprocess.run(
+        [tmp_path / "bash", SCRIPTS / "vm", "up", "vagrant"],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("vm: VM=vagrant, and Vagrant is not installed here.\nvm: Fix: "), answer.stderr
+
+
 @pytest.mark.parametrize("port", ["0:8000", "18000:0", "08000", "70000", "http"])
 def test_what_is_no_port_is_refused(tmp_path: Path, port: str) -> None:
     answer = call("up_container", os.environ["PATH"], VANTAGE_CACHE=str(tmp_path), VANTAGE_PORTS=port)
