@@ -1,0 +1,28 @@
+"""What verify says when a hop broke, over every kind of connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from ansible.template import trust_as_template
+from rendering import ROLES, Host
+
+TASKS = yaml.safe_load((ROLES / "verify/tasks/main.yml").read_text(encoding="utf-8"))
+HOP = "verify: log: no line of storefront within 30 s"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"stdout_lines": ["app 0.1 trace"], "stderr_lines": [HOP]},
+        {"stdout_lines": ["app 0.1 trace", HOP], "stderr_lines": []},
+        {"stdout_lines": ["app 0.1 trace", HOP], "stderr_lines": ["Shared connection to 10.0.0.3 closed."]},
+        {"msg": HOP},
+    ],
+    ids=["apart", "over a terminal", "over SSH", "not run at all"],
+)
+def test_the_hop_that_broke_is_the_last_word(result: dict[str, Any]) -> None:
+    (message,) = [task["ansible.builtin.fail"]["msg"] for task in TASKS if "ansible.builtin.fail" in task]
+    assert Host("verify", __verify_result=result).value(trust_as_template(message)) == HOP
