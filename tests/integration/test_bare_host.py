@@ -41,7 +41,7 @@ def test_check_mode_ends_without_error_and_changes_nothing(bare: Machine, run) -
 
 
 def test_too_little_disk_is_refused(bare: Machine, run) -> None:
-    result = run("site.yml", "-e", '{"preflight_disk_mb": 99999999}')
+    result = run("site.yml", "-e", "preflight_disk_mb=99999999")
     assert result.returncode != 0
     for words in ("MiB free below /var", "99999999", "larger disk", "Nothing was changed"):
         assert words in " ".join(result.stdout.split()), result.stdout
