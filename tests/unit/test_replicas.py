@@ -177,6 +177,16 @@ def test_a_replica_on_a_port_that_is_taken_is_refused() -> None:
     assert "nc (pid 7)" in said
 
 
+def test_a_container_whose_unit_is_gone_may_be_replaced_by_its_own_service() -> None:
+    """Somebody removed the unit's file; the container still has the port."""
+
+    def of(name: str) -> dict[str, Any]:
+        return {"8001": [{"address": "127.0.0.1", "who": f"the container {name}", "container": name}]}
+
+    assert port_problems(APP | {"replicas": 2}, listening=of("vantage-blog-2")) == ""
+    assert "which the container other on vm" in port_problems(APP | {"replicas": 2}, listening=of("other"))
+
+
 @pytest.fixture(scope="module")
 def laptop() -> tuple[dict[str, Any], dict[Path, str], Any]:
     apps = [APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}]

@@ -88,6 +88,8 @@ class ActionModule(ActionBase):
             if name.startswith("port of ") and any(str(port) in look["ports"][app] for app in look["apps"]):
                 continue  # An app that is removed or moved before this one starts.
             for listener in look["listening"].get(str(port), []):
+                if listener.get("container") == f"vantage-{service}":
+                    continue  # The service itself, whose unit is gone.
                 if overlaps(listener["address"], address):
                     problems.append(
                         f"{name} is {port}, which {listener['who']} on {host} listens on already "
