@@ -57,6 +57,15 @@ def test_bare_machine_takes_check_mode(machine: Machine, run) -> None:
     assert "Nothing of Vantage is left." in output
 
 
+def test_a_misspelt_option_is_refused(run) -> None:
+    """Who means to remove the data must not be told that all is done."""
+    status, output = run(UNINSTALL, "-e", "uninstall_dta=true")
+    assert status != 0
+    assert (
+        "There is no uninstall_dta: the options are uninstall_data and uninstall_engine. Nothing was changed." in output
+    )
+
+
 def test_check_mode_tells_and_removes_nothing(machine: Machine, run) -> None:
     status, output = run("site.yml", "--tags", "docker,node_exporter,loki")
     assert status == 0, output[-3000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -148,6 +149,24 @@ def test_ports_that_cannot_be_known_are_refused(tmp_path: Path, app: dict[str, o
     answer = call("up_container", f"{path}", VANTAGE_CACHE=str(tmp_path))
     assert answer.returncode == 1
     assert "VANTAGE_PORTS=" in answer.stderr
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="there is no flock here, and so no lock")
+def test_a_second_make_up_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answer = call("alone", os.environ["PATH"], VANTAGE_CACHE=str(tmp_path))
+    assert answer.returncode == 1
+    assert "vm: another 'make up' is at work here.\nvm: Fix: " in answer.stderr
+
+
+def test_a_vm_without_vantage_is_told_so(tmp_path: Path) -> None:
+    """After uninstall.yml the VM stays."""
+    path = fake(tmp_path / "bin", "docker", "")
+    (tmp_path / "bin/docker").write_text('#!/bin/sh\n[ "$1" != exec ]\n')
+    answer = call("need_installed", path, VANTAGE_CACHE=str(tmp_path))
+    assert answer.returncode == 1
+    assert "Vantage is not installed on it.\nvm: Fix: make up" in answer.stderr
 
 
 def test_vagrant_that_is_not_installed_is_named(tmp_path: Path) -> None:
