@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from grafana import Grafana, View
@@ -48,8 +49,11 @@ def assert_well_drawn(grafana: Grafana, uid: str, start: str, *, width: int, the
         of_marks = sum(len(body["queries"]) for panel, body in view.queries if not panel)
         assert of_panels, "no panel asked anything"
         assert of_marks, "no mark was asked for"
+        names = {p["id"]: p["title"] for p in grafana.get(f"/api/dashboards/uid/{uid}")["dashboard"]["panels"]}
+        asked = Counter(names[panel] for panel, _ in view.queries if panel)
         assert of_panels + of_marks + len(view.lookups) <= MOST_QUERIES, (
-            f"{of_panels} queries of panels, {of_marks} of marks, {len(view.lookups)} of variables"
+            f"{of_panels} queries of panels, {of_marks} of marks, {len(view.lookups)} of variables; "
+            f"asked more than once: {[name for name, times in asked.items() if times > 1]}"
         )
 
 
