@@ -205,6 +205,50 @@ def test_visitors_of_a_shop_pass(given: dict[str, object]) -> None:
     assert variables.all_problems(VISITED | given, as_given) == []
 
 
+MONITORED = {
+    "group_names": ["app", "monitoring"],
+    "groups": {"app": ["vm"]},
+    "inventory_hostname": "vm",
+    "vantage_apps": BLOG,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"prometheus_retention_time": "2d"}, ["prometheus_slo_days is 14", "prometheus_retention_time is 2d", "Lower the one"]),
+        ({"prometheus_slos": [{"service": "blgo"}]}, ["prometheus_slos names blgo", "There are: blog."]),
+        ({"prometheus_slos": [{"service": "blog", "latency_percent": 100}]}, ["latency_percent of blog is 100", "between 0 and 100"]),
+        ({"prometheus_slo_availability_percent": "100"}, ["availability_percent of blog is 100"]),
+    ],
+)  # fmt: skip
+def test_objectives_that_cannot_be_are_refused_before_anything_changes(
+    given: dict[str, object], words: list[str]
+) -> None:
+    (sentence,) = variables.all_problems(MONITORED | given, as_given)
+    for word in words:
+        assert word in sentence
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"prometheus_retention_time": "2d", "prometheus_slo_days": "2"},
+        {"prometheus_slos": [{"service": "blog", "availability_percent": 99}]},
+        {"group_names": ["app"], "prometheus_retention_time": "2d"},
+        # An app on another host, which names its apps itself.
+        {
+            "groups": {"app": ["vm", "other"]},
+            "hostvars": {"other": {"vantage_apps": [{"name": "shop", "image": "shop:1", "port": 8000}]}},
+            "prometheus_slos": [{"service": "shop"}],
+        },
+    ],
+)
+def test_objectives_that_can_be_pass(given: dict[str, object]) -> None:
+    assert variables.all_problems(MONITORED | given, as_given) == []
+
+
 @pytest.mark.parametrize(
     ("called", "words"),
     [

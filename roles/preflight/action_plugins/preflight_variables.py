@@ -92,10 +92,9 @@ def app_options() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
-def apps_module() -> ModuleType:
-    """The filters over apps, which know what a folder of source holds."""
-    path = ROLES / "vantage/filter_plugins/apps.py"
-    spec = importlib.util.spec_from_file_location("vantage_apps_filters", path)
+def filters(role: str, name: str) -> ModuleType:
+    """A role's filters: what they refuse is better refused before anything changes."""
+    spec = importlib.util.spec_from_file_location(f"vantage_{name}_filters", ROLES / role / f"filter_plugins/{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -167,7 +166,7 @@ def replica_name_problems(apps: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"vantage_apps: replica {service['number']} of the app {service['app']} is called {service['name']}, as another app is; "
         f"one would replace the other. Rename one of the apps, or give {service['app']} fewer replicas."
-        for service in apps_module().app_services(apps)
+        for service in filters("vantage", "apps").app_services(apps)
         if service["replica_of"] and service["name"] in names
     ]
 
@@ -255,7 +254,7 @@ def written_by(app: dict[str, Any]) -> list[str]:
     ]
     if app.get("data"):
         return [f"its data folder {app['data']}", *(f"the volume {volume}" for volume in volumes)]
-    recipe = apps_module().app_recipe(app) if app.get("source") else {}
+    recipe = filters("vantage", "apps").app_recipe(app) if app.get("source") else {}
     data = [f"Flask's instance folder {recipe['data']}"] if recipe.get("data") else []
     return data + [f"the volume {volume}" for volume in volumes]
 
@@ -290,7 +289,7 @@ def source_problems(app: dict[str, Any]) -> list[str]:
     if not app.get("source"):
         return []
     try:
-        apps_module().app_recipe(app)
+        filters("vantage", "apps").app_recipe(app)
     except ValueError as error:
         return [f"cannot be built: {error}"]
     return []
@@ -317,9 +316,9 @@ def all_problems(variables: Mapping[str, Any], template: Callable[[Any], Any]) -
         if not checked.error_messages and (problem := shape_problem(name, value, spec | options[name])):
             problems.append(problem)
     # What follows needs variables that are right in themselves.
-    if not problems and (problem := visitors_problem(variables, template)):
-        problems.append(problem)
-    return problems
+    return problems or [
+        problem for check in (visitors_problem, objectives_problem) if (problem := check(variables, template))
+    ]
 
 
 def visitors_problem(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> str:
@@ -335,6 +334,32 @@ def visitors_problem(variables: Mapping[str, Any], template: Callable[[Any], Any
         f"traffic_enabled sends visitors to the demo shop at {url}, and no app is called storefront (there {'are' if len(apps) > 1 else 'is'} "
         f"{', '.join(apps) or 'none'}): they know no other app. Set traffic_enabled to false, or traffic_url to a shop elsewhere."
     )
+
+
+def objectives_problem(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> str:
+    """One sentence where an objective is of no app, leaves no error budget or outlives the store, else an empty text."""
+    if "monitoring" not in variables.get("group_names", []):
+        return ""
+
+    def setting(name: str) -> Any:
+        return template(variables.get(name, known_options()[name]["default"]))
+
+    hosts = variables.get("groups", {}).get("app", [])
+    targets = filters("prometheus", "targets").app_targets(
+        dict.fromkeys(hosts, ""),
+        variables.get("inventory_hostname", ""),
+        variables.get("hostvars", {}),
+        hosts,
+        setting("vantage_apps") or [],
+    )
+    own = [f"prometheus_slo_{name}" for name in ("availability_percent", "latency_percent", "latency_seconds")]
+    slos = filters("prometheus", "slos")
+    try:
+        slos.within_retention(int(setting("prometheus_slo_days")), str(setting("prometheus_retention_time")))
+        slos.slos(targets, setting("prometheus_slos"), *(float(setting(name)) for name in own))
+    except AnsibleError as error:
+        return str(error)
+    return ""
 
 
 class ActionModule(ActionBase):
