@@ -139,6 +139,18 @@ class View:
         section.scroll_into_view_if_needed(timeout=PATIENCE)
         return section
 
+    def wait_for_questions(self, panels: list[dict[str, Any]]) -> None:
+        """Waits until each of these panels that is in sight has asked what it shows, and got it."""
+        for _ in range(PATIENCE // 100):
+            in_sight = {panel.title for panel in self.panels()}
+            wanted = {p["id"] for p in panels if p["title"] in in_sight and p.get("targets")}
+            if wanted and wanted <= {panel for panel, _ in self.queries}:
+                break
+            self.page.wait_for_timeout(100)
+        else:
+            raise AssertionError(f"panels in sight that asked nothing: {in_sight}")
+        self.settle()
+
     def unfold(self, width: int) -> None:
         """Makes the window as high as the dashboard: Grafana draws what is in sight."""
         high = max(int(self.page.evaluate(_HEIGHT)) + 40, 900)
@@ -209,8 +221,10 @@ class Grafana:
         view.page.locator(".react-grid-layout section").first.wait_for()
         view.settle()
         if whole:
-            view.unfold(width)
             shown = [p for p in self.get(f"/api/dashboards/uid/{uid}")["dashboard"]["panels"] if p["type"] != "row"]
+            # A window that grows while a panel waits for its turn makes Grafana ask twice.
+            view.wait_for_questions(shown)
+            view.unfold(width)
             # The browser may be busier with drawing than Grafana with asking.
             with suppress(TimeoutError):
                 view.page.wait_for_function(_DRAWN, arg=len(shown))
