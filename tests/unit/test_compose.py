@@ -215,6 +215,7 @@ def test_a_setting_reaches_the_service_and_its_config(tmp_path: Path) -> None:
     ("variables", "said"),
     [
         ({"prometheus_retention_tiem": "1d"}, "did you mean prometheus_retention_time"),
+        ({"prometheus_retention_time": "1d"}, "prometheus_slo_days is 14, but prometheus_retention_time is 1d"),
         ({"grafana_port": "many"}, "The variable grafana_port is wrong"),
         ({"vantage_apps": [{"name": "Shop", "image": "a:1", "port": 1}]}, "has 'Shop' for a name"),
     ],

@@ -295,11 +295,14 @@ def source_problems(app: dict[str, Any]) -> list[str]:
     return []
 
 
+def given_names(variables: Mapping[str, Any]) -> set[str]:
+    """The user's: Ansible's own names, registered results and internals are not."""
+    return {n for n in variables if not n.startswith(("ansible_", "_", "molecule_"))}
+
+
 def all_problems(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[str]:
     """One sentence for each variable that no role knows, cannot be read, is of a wrong type, or cannot be."""
-    options = known_options()
-    # Ansible's own names, registered results and internals are not the user's.
-    names = {n for n in variables if not n.startswith(("ansible_", "_", "molecule_"))}
+    options, names = known_options(), given_names(variables)
     problems = misspelt(names, options)
     for name in sorted(names & set(options)):
         spec = {key: value for key, value in options[name].items() if key not in {"default", "required"}}
@@ -344,33 +347,43 @@ def objectives_problem(variables: Mapping[str, Any], template: Callable[[Any], A
     def setting(name: str) -> Any:
         return template(variables.get(name, known_options()[name]["default"]))
 
-    hosts = variables.get("groups", {}).get("app", [])
-    targets = filters("prometheus", "targets").app_targets(
-        dict.fromkeys(hosts, ""),
-        variables.get("inventory_hostname", ""),
-        variables.get("hostvars", {}),
-        hosts,
-        setting("vantage_apps") or [],
-    )
-    own = [f"prometheus_slo_{name}" for name in ("availability_percent", "latency_percent", "latency_seconds")]
     slos = filters("prometheus", "slos")
     try:
         slos.within_retention(int(setting("prometheus_slo_days")), str(setting("prometheus_retention_time")))
-        slos.slos(targets, setting("prometheus_slos"), *(float(setting(name)) for name in own))
+        if "vantage_apps" in variables:  # Not before the shared settings were taken: the default is made of others.
+            own = [f"prometheus_slo_{name}" for name in ("availability_percent", "latency_percent", "latency_seconds")]
+            slos.slos(targets(variables, template), setting("prometheus_slos"), *(float(setting(name)) for name in own))
     except AnsibleError as error:
         return str(error)
     return ""
 
 
+def targets(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[dict[str, Any]]:
+    """What Prometheus on this host would scrape of apps; where they are reached does not matter here."""
+    hosts = variables.get("groups", {}).get("app", [])
+    return list(
+        filters("prometheus", "targets").app_targets(
+            dict.fromkeys(hosts, ""),
+            variables.get("inventory_hostname", ""),
+            variables.get("hostvars", {}),
+            hosts,
+            template(variables["vantage_apps"]) or [],
+        )
+    )
+
+
 class ActionModule(ActionBase):
-    """Fails with one sentence for each misspelt name and each value of a wrong type; changes nothing."""
+    """Fails with one sentence for each misspelt name and, unless `values` is false, for each value that cannot be; changes nothing."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        problems = all_problems(task_vars or {}, self._templar.template)
+        result, variables = super().run(tmp, task_vars), task_vars or {}
+        if boolean(self._task.args.get("values", True)):
+            problems = all_problems(variables, self._templar.template)
+        else:
+            problems = misspelt(given_names(variables), known_options())
         if problems:
             problems.append("Correct them in the inventory or on the command line and run again. Nothing was changed.")
             return result | {"failed": True, "msg": "\n".join(problems)}
