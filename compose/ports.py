@@ -20,6 +20,8 @@ def published(document: dict[str, Any]) -> list[tuple[str, str, int]]:
         (name, entry.get("host_ip", "0.0.0.0"), int(entry["published"]))
         for name, service in document["services"].items()
         for entry in service.get("ports", [])
+        # One that Docker chooses, alone or of a range, is free.
+        if str(entry.get("published", "")).isdigit()
     ]
 
 

@@ -144,11 +144,12 @@ class View:
         for _ in range(PATIENCE // 100):
             in_sight = {panel.title for panel in self.panels()}
             wanted = {p["id"] for p in panels if p["title"] in in_sight and p.get("targets")}
-            if wanted and wanted <= {panel for panel, _ in self.queries}:
+            silent = wanted - {panel for panel, _ in self.queries}
+            if wanted and not silent:
                 break
             self.page.wait_for_timeout(100)
         else:
-            raise AssertionError(f"panels in sight that asked nothing: {in_sight}")
+            raise AssertionError(f"of the panels in sight, {in_sight or 'none'}, these ids asked nothing: {silent}")
         self.settle()
 
     def unfold(self, width: int) -> None:

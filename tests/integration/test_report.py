@@ -43,7 +43,7 @@ def test_report_names_errors_in_the_warehouse_and_needs_no_other_file(
         vm.sh(f"curl -fsS -X DELETE {FAULTS}")
     begin = time.monotonic()
     done = playbook(
-        "playbooks/report.yml", "-e", f"report_dir={tmp_path}", "-e", "report_short=90s", "-e", "report_long=15m"
+        "playbooks/report.yml", "-e", f"report_dir={tmp_path}", "-e", "report_short=3m", "-e", "report_long=15m"
     )
     took = time.monotonic() - begin
     assert done.returncode == 0, done.stdout + done.stderr

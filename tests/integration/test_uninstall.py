@@ -57,16 +57,7 @@ def test_bare_machine_takes_check_mode(machine: Machine, run) -> None:
     assert "Nothing of Vantage is left." in output
 
 
-def test_a_misspelt_option_is_refused(run) -> None:
-    """Who means to remove the data must not be told that all is done."""
-    status, output = run(UNINSTALL, "-e", "uninstall_dta=true")
-    assert status != 0
-    assert (
-        "There is no uninstall_dta: the options are uninstall_data and uninstall_engine. Nothing was changed." in output
-    )
-
-
-def test_check_mode_tells_and_removes_nothing(machine: Machine, run) -> None:
+def test_check_mode_tells_and_a_misspelt_option_is_refused_and_neither_removes_anything(machine: Machine, run) -> None:
     status, output = run("site.yml", "--tags", "docker,node_exporter,loki")
     assert status == 0, output[-3000:]
     machine.sh(f"touch {KEPT}")
@@ -77,6 +68,12 @@ def test_check_mode_tells_and_removes_nothing(machine: Machine, run) -> None:
     )
     before = machine.sh(TRACES + ";" + INSIDE)
     assert len(images(machine)) == 2
+    # Who means to remove the data must not be told that all is done.
+    status, output = run(UNINSTALL, "-e", "uninstall_dta=true")
+    assert status != 0
+    said = "There is no uninstall_dta: the options are uninstall_data and uninstall_engine. Nothing was changed."
+    assert said in output
+    assert machine.sh(TRACES + ";" + INSIDE) == before
     status, output = run(UNINSTALL, "--check", "-e", "uninstall_data=true")
     assert status == 0, output
     assert "changed=0 " not in output

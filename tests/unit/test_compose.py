@@ -377,3 +377,37 @@ def test_a_port_that_is_taken_is_named_with_its_holder(
         found = ports.taken({"name": "laptop", "services": services})
     assert found == [line.format(port=port) for line in said]
     assert ports.taken({"name": "laptop", "services": services}) == [], "the port is free again"
+
+
+def test_a_port_that_docker_chooses_is_free() -> None:
+    services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": "8000-8010"}, {"target": 3100}]}}
+    assert ports.published({"name": "laptop", "services": services}) == []
+
+
+@pytest.mark.parametrize(
+    ("loki", "said"),
+    [
+        ("running 0", ""),
+        ("exited 0", "these services of docker-compose.yml do not run: loki"),
+        ("exited 137", "these services of docker-compose.yml do not run: loki"),
+        ("", "these services of docker-compose.yml do not run: loki"),
+    ],
+)
+def test_what_has_ended_does_not_run(tmp_path: Path, loki: str, said: str) -> None:
+    """Another stack may answer at its port; only what prepares the others ends well."""
+    states = "prepare exited 0\n" + (f"loki {loki}\n" if loki else "")
+    program = tmp_path / "compose"
+    program.write_text(f"#!/bin/sh\ncase $1 in config) printf 'prepare\\nloki\\n' ;; *) printf '{states}' ;; esac\n")
+    program.chmod(0o755)
+    script = (
+        (ROOT / "scripts/compose").read_text().split('case "${1:-}" in')[0].replace('cd "$(dirname', ': "$(dirname')
+    )
+    answer = subprocess.run(
+        ["bash", "-c", f'{script}\ncompose=("{program}")\nrefuse_what_does_not_run'],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert answer.returncode == (1 if said else 0), answer.stderr
+    assert said in answer.stderr

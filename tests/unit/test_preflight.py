@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -230,10 +233,17 @@ def test_objectives_that_cannot_be_are_refused_before_anything_changes(
         assert word in sentence
 
 
+@pytest.mark.parametrize("apps", ["blog", None, [{"port": 8000}], [{"name": "shop", "replicas": "two"}]])
+def test_wrong_apps_of_another_host_are_told_by_that_host(apps: object) -> None:
+    others = {"groups": {"app": ["vm", "other"]}, "hostvars": {"other": {"vantage_apps": apps}}}
+    assert variables.all_problems(MONITORED | others | {"prometheus_slos": [{"service": "shop"}]}, as_given) == []
+
+
 @pytest.mark.parametrize(
     "given",
     [
         {},
+        {"prometheus_slo_days": "14.0"},
         {"prometheus_retention_time": "2d", "prometheus_slo_days": "2"},
         {"prometheus_slos": [{"service": "blog", "availability_percent": 99}]},
         {"group_names": ["app"], "prometheus_retention_time": "2d"},
@@ -291,3 +301,26 @@ def problems_of_folder(folder: Path, code: str = "import flask\napp = flask.Flas
     (folder / "requirements.txt").write_text("flask\n")
     host = Host("flask_app", flask_app_source=str(folder), **given)
     return list(variables.all_problems(host.variables, host.value))
+
+
+@pytest.mark.parametrize(("holder", "asked"), [("docker-proxy", True), ("nginx", False)])
+def test_docker_is_asked_only_where_it_runs(tmp_path: Path, holder: str, asked: bool) -> None:
+    """Its socket would start it, and with it every service: a look must change nothing."""
+    line = f'LISTEN 0 4096 127.0.0.1:3100 0.0.0.0:* users:(("{holder}",pid=7,fd=8))'
+    for name, prints in (
+        ("ss", line),
+        ("systemctl", ""),
+        ("docker", "vantage-loki 127.0.0.1:3100->3100/tcp"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n: > {tmp_path}/asked-{name}\nprintf %s '{prints}'\n")
+        (tmp_path / name).chmod(0o755)
+    shown = subprocess.run(
+        [sys.executable, ROLES / "preflight/files/look"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (listener,) = json.loads(shown)["listening"]["3100"]
+    assert listener["who"] == ("the container vantage-loki" if asked else "nginx (pid 7)")
+    assert (tmp_path / "asked-docker").exists() is asked

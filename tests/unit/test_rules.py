@@ -139,7 +139,7 @@ def test_memory_limits_follow_the_inventory() -> None:
 
 
 def test_objectives_of_an_unknown_app_are_refused() -> None:
-    with pytest.raises(AnsibleError, match="which no app of vantage_apps is called"):
+    with pytest.raises(AnsibleError, match="which no scraped app of vantage_apps is called"):
         render(prometheus_slos=[{"service": "storefrnt"}])
 
 

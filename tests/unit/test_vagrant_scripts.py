@@ -102,9 +102,10 @@ def call(function: str, path: str, **settings: str) -> subprocess.CompletedProce
     script = (SCRIPTS / "vm").read_text().split('case "$action" in')[0].replace("  scripts/engine\n", "") + function
     kept = {key: value for key, value in os.environ.items() if not key.startswith("VANTAGE_")}
     return subprocess.run(
-        ["bash", "-c", script.replace('cd "$(dirname', ': "$(dirname'), "vm", "up", "container"],
+        ["bash", "-c", script.replace('cd "$(dirname', ': "$(dirname'), "vm", "nothing", "container"],
         env={**kept, "PATH": path, **settings},
         cwd=SCRIPTS.parent,
+        timeout=60,
         capture_output=True,
         text=True,
         check=False,
@@ -163,25 +164,47 @@ def test_a_second_make_up_is_refused(tmp_path: Path) -> None:
 def test_a_vm_without_vantage_is_told_so(tmp_path: Path) -> None:
     """After uninstall.yml the VM stays."""
     path = fake(tmp_path / "bin", "docker", "")
-    (tmp_path / "bin/docker").write_text('#!/bin/sh\n[ "$1" != exec ]\n')
+    (tmp_path / "bin/docker").write_text('#!/bin/sh\ncase "$*" in exec*vantage-unit*) exit 1 ;; esac\n')
     answer = call("need_installed", path, VANTAGE_CACHE=str(tmp_path))
     assert answer.returncode == 1
     assert "Vantage is not installed on it.\nvm: Fix: make up" in answer.stderr
 
 
-def test_vagrant_that_is_not_installed_is_named(tmp_path: Path) -> None:
+def test_a_vm_that_is_stopped_is_told_so(tmp_path: Path) -> None:
+    """After a restart of this machine the container is there, and nothing runs in it."""
+    path = fake(tmp_path / "bin", "docker", "")
+    (tmp_path / "bin/docker").write_text('#!/bin/sh\n[ "$1" != exec ]\n')
+    answer = call("need_installed", path, VANTAGE_CACHE=str(tmp_path))
+    assert answer.returncode == 1
+    assert "is there and does not answer; it may be stopped.\nvm: Fix: make up" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "otherwise"),
+    [
+        ("vagrant", "VM=vagrant", "leave VM out."),
+        ("auto", "a VM of Vagrant's is here (.vagrant names it)", "go on without it: VM=container."),
+    ],
+)
+def test_vagrant_that_is_not_installed_is_named(tmp_path: Path, kind: str, reason: str, otherwise: str) -> None:
     """Only what the script needs to get that far is there."""
     for program in ("bash", "dirname"):
         (tmp_path / program).symlink_to(shutil.which(program) or "")
+    machine = tmp_path / "vagrant/machines/vantage/libvirt"
+    machine.mkdir(parents=True)
+    (machine / "id").write_text("1234")
     answer = subprocess.run(
-        [tmp_path / "bash", SCRIPTS / "vm", "up", "vagrant"],
-        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        [tmp_path / "bash", SCRIPTS / "vm", "up", kind],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path), "VAGRANT_DOTFILE_PATH": str(tmp_path / "vagrant")},
         capture_output=True,
         text=True,
         check=False,
     )
     assert answer.returncode == 1
-    assert answer.stderr.startswith("vm: VM=vagrant, and Vagrant is not installed here.\nvm: Fix: "), answer.stderr
+    said = [line for line in answer.stderr.splitlines() if line.startswith("vm: ")]
+    assert said[0] == f"vm: {reason}, and Vagrant is not installed here."
+    assert said[1].startswith("vm: Fix: ")
+    assert said[1].endswith(otherwise)
 
 
 @pytest.mark.parametrize("port", ["0:8000", "18000:0", "08000", "70000", "http"])
@@ -222,7 +245,8 @@ def test_the_folder_of_a_look_by_vagrant_is_no_vm(tmp_path: Path) -> None:
     assert call(asked, os.environ["PATH"], VAGRANT_DOTFILE_PATH=str(tmp_path)).stdout == "no\n"
     (machine / "id").write_text("1234")
     assert call(asked, os.environ["PATH"], VAGRANT_DOTFILE_PATH=str(tmp_path)).stdout == "yes\n"
-    absent = run(tmp_path, "vm", "password", "vagrant", VAGRANT_DOTFILE_PATH=str(tmp_path / "nowhere"))
+    path = fake(tmp_path / "bin", "vagrant", "")
+    absent = run(tmp_path, "vm", "password", "vagrant", VAGRANT_DOTFILE_PATH=str(tmp_path / "nowhere"), PATH=path)
     assert absent.returncode == 1
     assert "there is no VM 'vantage' of the kind vagrant" in absent.stderr
 

@@ -166,8 +166,16 @@ def test_a_start_that_took_longer_than_its_unit_waited_is_no_failure(
 def test_a_start_that_never_becomes_ready_fails_and_stays_unrecorded(
     unit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unit.starting("loki")
+    run = unit.run
+
+    def starts(*argv: str) -> subprocess.CompletedProcess[str]:
+        if argv[:2] == ("systemctl", "restart"):
+            unit.starting("loki")
+        return run(*argv)
+
+    monkeypatch.setattr(unit, "run", starts)
     monkeypatch.setattr(unit, "wait_ready", lambda _: "http://127.0.0.1:3100/ready was not ready within 120 s")
+    assert unit.drift("loki") == "restart"
     with pytest.raises(SystemExit):
         unit.apply("loki")
     assert "loki did not come up: http://127.0.0.1:3100/ready was not ready" in capsys.readouterr().err

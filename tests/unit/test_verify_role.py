@@ -19,9 +19,11 @@ HOP = "verify: log: no line of storefront within 30 s"
         {"stdout_lines": ["app 0.1 trace"], "stderr_lines": [HOP]},
         {"stdout_lines": ["app 0.1 trace", HOP], "stderr_lines": []},
         {"stdout_lines": ["app 0.1 trace", HOP], "stderr_lines": ["Shared connection to 10.0.0.3 closed."]},
+        {"stdout_lines": [HOP], "stderr_lines": ["Connection to 10.0.0.3 closed."]},
+        {"stdout_lines": [HOP], "stderr_lines": ["Warning: Permanently added '10.0.0.3' (ED25519) to the list."]},
         {"msg": HOP},
     ],
-    ids=["apart", "over a terminal", "over SSH", "not run at all"],
+    ids=["apart", "over a terminal", "over SSH", "not multiplexed", "a new host", "not run at all"],
 )
 def test_the_hop_that_broke_is_the_last_word(result: dict[str, Any]) -> None:
     (message,) = [task["ansible.builtin.fail"]["msg"] for task in TASKS if "ansible.builtin.fail" in task]

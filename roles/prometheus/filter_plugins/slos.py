@@ -36,7 +36,7 @@ def slos(
     if unknown := sorted(set(entries) - set(services)):
         known = ", ".join(services) or "none"
         raise AnsibleFilterError(
-            f"prometheus_slos names {', '.join(unknown)}, which no app of vantage_apps is called. There are: {known}."
+            f"prometheus_slos names {', '.join(unknown)}, which no scraped app of vantage_apps is called. There are: {known}."
         )
     found = []
     for service in services:
