@@ -1,0 +1,30 @@
+"""The command `vantage`. Each area defines its subcommands in its own module and is registered here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from vantage_tools.errors import UserError
+
+app = typer.Typer(
+    name="vantage",
+    help="Everything that runs on the developer's machine. `make help` lists the common tasks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _main() -> None:
+    """Keep subcommands named even while there is only one."""
+
+
+def main() -> None:
+    """Run the command; an error that the user can fix is printed without a traceback."""
+    try:
+        app(prog_name="vantage")
+    except UserError as error:
+        print(f"vantage: {error}", file=sys.stderr)
+        sys.exit(1)
