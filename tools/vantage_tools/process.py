@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vantage_tools.paths import ROOT
+from vantage_tools.paths import ROOT, cache_dir
 
 # A user's PATH lacks sbin, where dockerd and libvirtd are; the pinned tools come first.
 SEARCH_PATH = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/local/sbin:/usr/sbin:/sbin")
@@ -19,9 +19,10 @@ LIBVIRT = (ROOT / "scripts/libvirt",)
 BOX = (ROOT / "scripts/box",)
 
 
-def extend_path() -> None:
-    """Let child processes find the environment's programs and those of sbin."""
+def prepare_environment() -> None:
+    """Let child processes find the environment's programs, those of sbin, and the cache."""
     os.environ["PATH"] = os.pathsep.join(SEARCH_PATH)
+    os.environ["VANTAGE_CACHE"] = str(cache_dir())
 
 
 def run(*argv: str | Path, **options: Any) -> None:
