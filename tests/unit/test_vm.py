@@ -223,7 +223,7 @@ def test_missing_grafana_is_named_with_the_way_to_get_it() -> None:
 
 def list_answers(tmp_path: Path, services: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """A container on which `list --json` answers; other commands are printed."""
-    script = f"case \"$*\" in *'list --json') cat <<'END'\n{json.dumps(services)}\nEND\n;; esac"
+    script = f"case \"$*\" in *'list --json --no-probe') cat <<'END'\n{json.dumps(services)}\nEND\n;; esac"
     fake_program(tmp_path / "bin", "docker", script, monkeypatch)
 
 

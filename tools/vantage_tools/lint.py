@@ -43,6 +43,8 @@ def checks() -> Iterator[Check]:
         str(path.relative_to(ROOT)) for kind in ("filter", "action") for path in ROOT.glob(f"roles/*/{kind}_plugins")
     ]
     yield Check("mypy (roles)", ["mypy", "--cache-dir=.mypy_cache/roles", *plugins, "images/vantage_images"])
+    host = [str(path.relative_to(ROOT)) for path in ROOT.glob("roles/*/files/*.py")]
+    yield Check("mypy (programs for the host)", ["mypy", "--strict", "--cache-dir=.mypy_cache/host", *host])
     yield Check(
         "mypy (app)", ["mypy", "--cache-dir=.mypy_cache/app", "--config-file=app/pyproject.toml", "--strict", "app/src"]
     )

@@ -164,7 +164,7 @@ def list_services(machine: Machine) -> list[dict[str, Any]]:
         raise UserError(f"VM {NAME} ({machine.kind}) does not answer; it may be stopped.", "make up")
     if not succeeds(*machine.command("test", "-e", UNIT_PROGRAM)):
         raise UserError(f"Vantage is not installed on VM {NAME} ({machine.kind}).", "make up")
-    services: list[dict[str, Any]] = json.loads(output(*machine.command("python3", UNIT_PROGRAM, "list", "--json")))
+    services: list[dict[str, Any]] = json.loads(output(*machine.command(UNIT_PROGRAM, "list", "--json", "--no-probe")))
     return services
 
 
