@@ -98,6 +98,7 @@ def test_folder_that_vagrant_status_leaves_is_no_vm(tmp_path: Path) -> None:
         ({"vantage_apps": [{"port": 8080, "replicas": 2}]}, [8080, 8081]),
         ({"flask_app_source": "/srv/blog", "flask_app_port": 9000}, [9000]),
         ({"flask_app_image": "blog:1"}, [8000]),
+        ({"vantage_apps": [{"port": 3000}]}, []),
     ],
 )
 def test_container_publishes_the_ports_of_its_apps(
@@ -131,6 +132,13 @@ def test_given_ports_replace_those_of_the_inventory(monkeypatch: pytest.MonkeyPa
     assert machine.ContainerMachine().configured_ports() == [PortMapping(13000, 3000), PortMapping(8000, 8000)]
     monkeypatch.setenv("VANTAGE_PORTS", "")
     assert machine.ContainerMachine().configured_ports() == []
+
+
+def test_container_publishes_an_engine_where_the_inventory_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory_says(tmp_path, {"grafana_port": 3300, "vantage_apps": []}, monkeypatch)
+    assert machine.ContainerMachine().configured_ports()[0] == PortMapping(3300, 3300)
 
 
 def test_vagrant_publishes_the_ports_of_the_vagrantfile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +181,8 @@ class FakeMachine(machine.ContainerMachine):
         return self._published
 
 
-def service(name: str, port: int | None = None, owner: str = "flask_app") -> dict[str, Any]:
-    ports_ = [{"address": "0.0.0.0", "host": port, "container": 8000}] if port else []
+def service(name: str, port: int, container: int = 8000, owner: str = "flask_app") -> dict[str, Any]:
+    ports_ = [{"address": "0.0.0.0", "host": port, "container": container}]
     return {
         "service": name,
         "app": name.split("-")[0],
@@ -203,16 +211,22 @@ def test_recreate_hint_names_each_port_once(
 
 def test_endpoints_name_apps_engines_and_grafana(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory_says(tmp_path, {}, monkeypatch)
-    services = [service("storefront-2", 8002), service("storefront", 8000), service("grafana", 3000, "grafana")]
-    lines = list(endpoints.describe(FakeMachine({3000: 13000, 8000: 8000, 9090: 9090}), services))
+    services = [
+        service("storefront-2", 8002),
+        service("storefront", 8000),
+        service("grafana", 3300, 3000, "grafana"),
+        service("jaeger", 16686, 16686, "jaeger"),
+        service("prometheus", 9090, 9090, "prometheus"),
+    ]
+    lines = list(endpoints.describe(FakeMachine({3300: 13000, 8000: 8000, 9090: 9090}), services))
     assert [line.split()[:2] for line in lines[:2]] == [
         ["storefront", "http://localhost:8000/"],
         ["storefront-2", "port"],
     ]
     assert 'VANTAGE_PORTS="' in lines[2] and '8002" make up' in lines[2]
-    assert lines[3].split()[:2] == ["Grafana", "http://localhost:13000/"]
-    assert lines[4].split() == ["Prometheus", "http://localhost:9090/"]
-    assert not [line for line in lines if "Jaeger" in line]
+    assert lines[3].split()[:2] == ["grafana", "http://localhost:13000/"]
+    assert lines[4].split() == ["prometheus", "http://localhost:9090/"]
+    assert not [line for line in lines if "jaeger" in line]
 
 
 def test_missing_grafana_is_named_with_the_way_to_get_it() -> None:
