@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import testinfra
-from machine import BIN, ROOT, Machine, play
+from machine import BIN, CONTAINER, Machine, play
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +59,6 @@ def reboot(vm: Machine):
         pytest.skip("scripts/test-vm reboots a true VM itself")
 
     def run() -> None:
-        subprocess.run([str(ROOT / "scripts/system-container"), "restart", name], check=True)
+        subprocess.run([*CONTAINER, "restart", name], check=True)
 
     return run

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 ROOT = Path(__file__).resolve().parents[2]
 # Beside the Python that runs the tests, so that no PATH has to say where.
 BIN = Path(sys.executable).parent
+CONTAINER = [sys.executable, "-m", "vantage_tools", "container"]
 
 
 def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import testinfra
-from machine import ROOT, Machine, play, write_inventory
+from machine import CONTAINER, Machine, play, write_inventory
 
 NAME = "vantage-bare"
 TRACES = "ls -d /etc/vantage /var/lib/vantage /usr/local/lib/vantage /usr/bin/docker /etc/systemd/system/vantage* 2>/dev/null; true"
@@ -16,10 +16,9 @@ TRACES = "ls -d /etc/vantage /var/lib/vantage /usr/local/lib/vantage /usr/bin/do
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Machine]:
-    container = str(ROOT / "scripts/system-container")
-    subprocess.run([container, "up", NAME], check=True, capture_output=True)
+    subprocess.run([*CONTAINER, "up", NAME], check=True, capture_output=True)
     yield Machine(testinfra.get_host(f"docker://{NAME}"))
-    subprocess.run([container, "down", NAME], check=True, capture_output=True)
+    subprocess.run([*CONTAINER, "down", NAME], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

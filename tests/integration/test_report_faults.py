@@ -1,6 +1,6 @@
 """Each fault that is switched on in a running system is named by the report, and a quiet system gives nothing.
 
-It takes a quarter of an hour: `make test-report` brings up a machine of its own for it. The windows are shorter than a
+It takes a quarter of an hour: `vantage test-report` brings up a machine of its own for it. The windows are shorter than a
 person's, and each fault is the only thing that goes on in the short one.
 """
 

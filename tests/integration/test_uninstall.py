@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import testinfra
-from machine import ROOT, Machine, play, write_inventory
+from machine import CONTAINER, Machine, play, write_inventory
 
 NAME = "vantage-bare2"
 UNINSTALL = "playbooks/uninstall.yml"
@@ -27,10 +27,9 @@ INSIDE = "docker ps --all --quiet; docker network ls --quiet --filter name=vanta
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
     """A machine of its own, with two services on it and a file in one's store."""
-    container = str(ROOT / "scripts/system-container")
-    subprocess.run([container, "up", NAME], check=True, capture_output=True)
+    subprocess.run([*CONTAINER, "up", NAME], check=True, capture_output=True)
     yield Machine(testinfra.get_host(f"docker://{NAME}"))
-    subprocess.run([container, "down", NAME], check=True, capture_output=True)
+    subprocess.run([*CONTAINER, "down", NAME], check=True, capture_output=True)
 
 
 @pytest.fixture

@@ -115,6 +115,41 @@ def test_ansible_doc_shows_every_role() -> None:
         assert set(shown[role]["entry_points"]) == set(specs(role)), role
 
 
+# Folders that another change moves.
+MOVING = (
+    {"cloud-init", "collection", "dashboards", "images", "lima", "requirements", "scripts", "vantage_report"}
+    | {f"tools/{name}" for name in ("images", "machines", "requirements")}
+    | {f"tools/vantage_tools/{name}" for name in ("images", "dashboards", "report")}
+)
+
+
+def test_map_of_the_repository_is_complete() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    parts = [Path(name).parts[:-1] for name in listed]
+    folders = {"/".join(part[:depth]) for part in parts for depth in (1, 2, 3) if len(part) >= depth}
+    wanted = {name for name in folders if "/" not in name or name.startswith("tools/")}
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    mapped = set(re.findall(r"^\| `([^`]+)/` \|", text, re.MULTILINE))
+    assert wanted - MOVING == mapped - MOVING
+
+
+def test_table_of_environment_variables_is_complete() -> None:
+    pattern = re.compile(r"\bVANTAGE_[A-Z0-9_]*[A-Z0-9]\b")
+    command = ["git", "grep", "--untracked", "-hI", "VANTAGE_", "--", ".", ":!*.md", ":!app", ":!tests/unit"]
+    used = set(pattern.findall(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout))
+    # The app's own settings, which roles/flask_app sets.
+    of_apps = set(pattern.findall((ROOT / "app/README.md").read_text(encoding="utf-8")))
+    rows = re.findall(r"^\| (`VANTAGE_.*?) \|", (ROOT / "docs/settings.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert used - of_apps == {name for row in rows for name in pattern.findall(row)}
+
+
+def test_removed_make_targets_name_their_replacement() -> None:
+    for target in ("compose", "docs", "dashboards", "samples", "test-report"):
+        done = subprocess.run(["make", target], cwd=ROOT, check=False, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert re.search(r"`(make|\.venv/bin/vantage) \w+", done.stderr.split(" is now ")[1]), done.stderr
+
+
 def test_hooks_run_programs_of_the_environment() -> None:
     """`make lint` runs the same checks; pre-commit would fetch anything else."""
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]

@@ -84,7 +84,7 @@ def test_every_notified_handler_exists(role: str) -> None:
 def test_every_role_has_a_readme_that_names_its_variables(role: str) -> None:
     text = (ROLES / role / "README.md").read_text(encoding="utf-8")
     missing = [name for name in specs(role).get("main", {}).get("options", {}) if f"`{name}`" not in text]
-    assert not missing, "run `make docs`"
+    assert not missing, "run `make render`"
 
 
 @pytest.mark.parametrize("role", roles())
