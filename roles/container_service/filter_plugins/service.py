@@ -105,12 +105,33 @@ def service_files(service: Mapping[str, Any], checker: str) -> dict[str, list[di
     return {"directories": directories, "files": found}
 
 
+def compose_files(service: Mapping[str, Any], config: str, secrets: str) -> dict[str, list[dict[str, Any]]]:
+    """`directories` and `files` of the service for docker-compose.yml, below two directories of this machine.
+
+    Without `secrets` none are written. On this machine the directory around them is its owner's alone. In a container each
+    service sees its own, whose files its user, unknown here, must be able to read.
+    """
+    home = service["replica_of"] or service["name"]
+    directories, given = config_files(service, f"{config}/{home}")
+    # git keeps no empty directory, and nothing can be mounted into a missing one.
+    empty = [*(one["path"] for one in directories if "prune" not in one), *(f["path"] for f in given if "sources" in f)]
+    files: list[dict[str, Any]] = [{"path": f"{path}/.gitkeep", "content": ""} for path in empty]
+    files += [{key: f[key] for key in ("path", "template", "content") if key in f} for f in given if "sources" not in f]
+    found = [{"path": f"{config}/{home}", "prune": True}] if files else []
+    if secrets and service["secrets"] is not None:
+        folder = f"{secrets}/{home}"
+        found += [{"path": secrets, "mode": "0700"}, {"path": folder, "prune": True, "secret": True}]
+        files += [file | {"mode": "0444"} for file in secret_files(service, folder)]
+    return {"directories": found, "files": files}
+
+
 class FilterModule:
     """Filters of the role."""
 
     def filters(self) -> dict[str, Any]:
         """Their names in templates."""
         return {
+            "compose_files": compose_files,
             "published_ports": published_ports,
             "ready_url": ready_url,
             "service_files": service_files,

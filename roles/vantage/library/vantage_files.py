@@ -23,7 +23,7 @@ options:
     description:
       - Files, with path; one of template, source (both of the role), content, and sources, a pattern of the role's files
         for which path is the directory; mode, owner, group; validate, a command whose %s is the new file; backup, to keep
-        the previous file; and secret, which hides the content in all output. A secret without content is generated on the
+        the previous file; last, for a file whose check needs the others in place; and secret, which hides the content in all output. A secret without content is generated on the
         host and kept.
     type: list
     elements: dict
@@ -214,7 +214,9 @@ def main():
     for item in module.params["directories"]:
         found.make_parents(item["path"])
         found.make_directory(item["path"], wanted_permissions(item, "0755"))
-    found.write_files(files)
+    # A check of the last files may start what reads the others.
+    found.write_files([item for item in files if not item.get("last")])
+    found.write_files([item for item in files if item.get("last")])
     for item in module.params["directories"]:
         if item.get("prune"):
             found.prune(item, {file["path"] for file in files})
