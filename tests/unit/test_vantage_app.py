@@ -19,13 +19,14 @@ VOLUME = "--volume=/var/lib/vantage/hello:/data"
 def text(image: str, port: int = 8000, owner: str = "flask_app", volumes: str = VOLUME) -> str:
     return (
         "[Service]\n"
-        f"ExecStart=/usr/bin/docker run --rm --pull=never --log-driver=none \\\n  --name=vantage-hello --hostname=hello \\\n"
+        "ExecStart=/usr/bin/docker run --rm --pull=never --log-driver=none \\\n"
+        "  --name=vantage-hello --hostname=hello \\\n"
         f"  --network=vantage --network-alias=hello \\\n  --user=10001:10001 --read-only \\\n"
         f"  --publish=127.0.0.1:{port}:5000 \\\n"
         f"  {volumes} \\\n  --volume=/etc/vantage/secrets/hello:/run/secrets:ro \\\n"
         '  --env="GREETING=50%% of $$1 \\"each\\"" \\\n'
         f"  {image}\n"
-        f"[X-Vantage]\nOwner={owner}\nImage={image}\nReadyUrl=http://127.0.0.1:{port}/health\nReadySeconds=1\nStopSeconds=5\n"
+        f"[X-Vantage]\nOwner={owner}\nImage={image}\nReadyUrl=http://127.0.0.1:{port}/health\nReadySeconds=1\n"
     )
 
 

@@ -3,8 +3,8 @@
 
 With --check a command prints what it would change, and changes nothing.
 
-What a service needs is in the last section of its unit file, [X-Vantage], which systemd ignores. No other program parses
-units: they call `vantage_unit.py list --json`, or import this module.
+What a service needs is in the last section of its unit file, [X-Vantage], which systemd ignores. No other program
+parses units: they call `vantage_unit.py list --json`, or import this module.
 """
 
 from __future__ import annotations
@@ -403,8 +403,8 @@ def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
         print("network create")
     elif current != f"{subnet} {gateway}":
         raise UnitError(
-            f"the Docker network vantage has another subnet and gateway: {current} (settings: {subnet} {gateway}). "
-            "Stop the services (systemctl stop vantage.target), remove it (docker network rm vantage) and run site.yml again."
+            f"the Docker network vantage has another subnet and gateway: {current} (settings: {subnet} {gateway}). Stop "
+            "the services (systemctl stop vantage.target), remove it (docker network rm vantage), run site.yml again."
         )
 
 

@@ -98,7 +98,7 @@ def canary_name(service: str) -> str:
 def canary_arguments(unit: Unit, data: Path) -> list[str]:
     """Arguments of `docker run` for the same container under another name, without host port, network alias and data.
 
-    Two containers on one data folder can corrupt an SQLite file, so every writable volume is an empty folder below `data`.
+    Two containers on one data folder can corrupt an SQLite file, so every writable volume is an empty folder in `data`.
     """
     user = next((word.partition("=")[2] for word in unit.docker_arguments if word.startswith("--user=")), "")
     arguments, volumes = ["--detach", "--log-driver=local"], 0
@@ -173,9 +173,8 @@ def wait_for_canary(container: str, port: int, path: str, seconds: float) -> str
 
 
 def last_log_lines(container: str) -> str:
-    logs = subprocess.run(
-        ["docker", "logs", "--tail=10", container], check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )  # fmt: skip
+    argv = ["docker", "logs", "--tail=10", container]
+    logs = subprocess.run(argv, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return "\n".join(line[:600] for line in logs.stdout.rstrip().splitlines()) or "(none)"
 
 
