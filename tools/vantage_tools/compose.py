@@ -10,6 +10,7 @@ import platform
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,7 @@ from vantage_tools.vm.cli import PASS_ON
 Document = Mapping[str, Any]
 
 INVENTORY = Path("inventory/compose")
+PLAYBOOK = ("ansible-playbook", "-i", INVENTORY, "playbooks/compose.yml")
 # The user's own variables for this machine; never committed.
 SETTINGS = ROOT / "compose/local.yml"
 SECRETS = ROOT / "compose/secrets"
@@ -292,27 +294,19 @@ def _origin(url: str) -> str:
 
 def rendered_files() -> dict[Path, str]:
     """Return the committed docker-compose.yml and its config."""
-    from compose import __main__ as renderer
-    from compose import services, settings
-    from compose.text import text_of
-
-    settings.load_plugins()
-    document, files, _ = renderer.rendered(settings.of_laptop(settings.INVENTORY), ROOT, services.COMMITTED)
-    return {ROOT / path: text for path, text in files.items()} | {
-        ROOT / "docker-compose.yml": renderer.HEAD + text_of(document)
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        output(*PLAYBOOK, "-e", f"vantage_compose_dir={folder}")
+        written = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {ROOT / path.relative_to(folder): path.read_text(encoding="utf-8") for path in written}
 
 
 def render_here() -> None:
     """Write this machine's file, config and secrets."""
-    from compose import __main__ as renderer
-    from compose import local, settings
-    from compose.roles import Findings, Reader
-    from compose.text import text_of
-
-    settings.load_plugins()
-    given = settings.of_laptop(settings.INVENTORY, extra_vars())
-    document, files, found = renderer.rendered(given, ROOT, str(BUILD / "config"))
+    variables = {"vantage_compose_write_secrets": "true"}
     if extra_vars():
-        renderer.write(files | {BUILD / "docker-compose.yml": text_of(document)}, ROOT, str(BUILD / "config"))
-    local.write_secrets(found, str(Reader("grafana", given, Findings()).variable("grafana_admin_password")), ROOT)
+        variables |= {
+            "vantage_compose_file": str(BUILD / "docker-compose.yml"),
+            "vantage_compose_config": str(BUILD / "config"),
+        }
+    files = [word for file in extra_vars() for word in ("-e", f"@{file}")]
+    run(*PLAYBOOK, "-e", json.dumps(variables), *files)

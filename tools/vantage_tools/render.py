@@ -52,7 +52,7 @@ def render(
             path
             for folder in renderer.folders
             for path in sorted((ROOT / folder).rglob("*"))
-            if path.is_file() and path not in files
+            if path.is_file() and path not in files and path.name != ".gitkeep"
         ]
         stale += [*changed, *removed]
         if check:
