@@ -161,7 +161,7 @@ def test_without_ansible_here_the_vm_provisions_itself(tmp_path: Path) -> None:
     text = answer.stdout
     assert 'vm.provision "ansible"' not in text
     (shell,) = [line for line in text.splitlines() if 'vm.provision "shell"' in line]
-    assert 'path: "scripts/provision-here"' in shell
+    assert 'path: "tools/machines/provision.py"' in shell
     for name, value in (
         ("PROJECT", "/vagrant"),
         ("INVENTORY", "inventory/vagrant/hosts.yml"),
