@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import typer
 
 from vantage_tools.errors import UserError
+from vantage_tools.process import extend_path
+from vantage_tools.vm.cli import app as vm
 
 app = typer.Typer(
     name="vantage",
@@ -15,16 +18,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-@app.callback()
-def _main() -> None:
-    """Keep subcommands named even while there is only one."""
+app.add_typer(vm)
 
 
 def main() -> None:
     """Run the command; an error that the user can fix is printed without a traceback."""
+    extend_path()
     try:
         app(prog_name="vantage")
     except UserError as error:
         print(f"vantage: {error}", file=sys.stderr)
         sys.exit(1)
+    except subprocess.CalledProcessError as error:
+        # The program has said why, unless its output was captured.
+        print(error.stderr or "", end="", file=sys.stderr)
+        print(f"vantage: {error.cmd[0]} failed: exit code {error.returncode}.", file=sys.stderr)
+        sys.exit(error.returncode if error.returncode > 0 else 1)

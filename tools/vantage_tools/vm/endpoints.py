@@ -1,0 +1,67 @@
+"""Where the services of the VM are on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from vantage_tools.errors import UserError
+from vantage_tools.vm.machine import Machine
+
+NO_GRAFANA = UserError(
+    "Grafana is not installed: its image is in no registry that answers, and in no package registry.",
+    "save the image on another machine, then VANTAGE_GRAFANA_ARCHIVE=grafana.tar.gz make up",
+)
+GRAFANA_PORT = 3000
+ENGINES = {"Prometheus": 9090, "Jaeger": 16686, "Loki (API)": 3100}
+
+
+def has_grafana(services: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether Grafana is one of the services."""
+    return any(service["service"] == "grafana" for service in services)
+
+
+def app_ports(services: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Return each app and replica with its port on the VM, in the order of the ports."""
+    found = [
+        (service["service"], int(service["ports"][0]["host"]))
+        for service in services
+        if service["owner"] == "flask_app" and service["ports"]
+    ]
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def recreate_hint(machine: Machine, missing: Iterable[int]) -> str:
+    """Return the commands for a VM that publishes these ports too."""
+    try:
+        configured = machine.configured_ports()
+    except UserError:
+        configured = []
+    guests = {mapping.guest for mapping in configured}
+    lacking = [str(port) for port in missing if port not in guests]
+    if not lacking and not os.environ.get("VANTAGE_PORTS"):
+        return "make down, then make up"
+    return f'make down, then VANTAGE_PORTS="{" ".join([*map(str, configured), *lacking])}" make up'
+
+
+def describe(machine: Machine, services: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines that `make up` ends with."""
+    published = machine.published()
+
+    def row(name: str, port: int, note: str = "") -> str:
+        if port in published:
+            return f"  {name:<16}http://localhost:{published[port]}/{note}"
+        return f"  {name:<16}port {port} of the VM, not published on this machine"
+
+    apps = app_ports(services)
+    yield from (row(name, port) for name, port in apps)
+    if missing := [port for _, port in apps if port not in published]:
+        yield f"  {'':<16}Port mappings are fixed at creation: {recreate_hint(machine, missing)} (deletes the VM's data)."
+    grafana = has_grafana(services)
+    if grafana:
+        yield row("Grafana", GRAFANA_PORT, "   user admin, password: make password")
+    yield from (row(name, port) for name, port in ENGINES.items() if port in published)
+    yield ""
+    yield '  Start with Grafana, dashboard "Service overview".' if grafana else f"  {NO_GRAFANA}"
+    yield "  Next: make verify, make status, make logs S=SERVICE, make down"

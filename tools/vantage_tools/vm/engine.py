@@ -1,0 +1,208 @@
+"""Make sure that a Docker engine answers: install one, start it with systemd, or run dockerd where there is no systemd."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vantage_tools.errors import UserError
+from vantage_tools.paths import cache_dir
+from vantage_tools.process import succeeds
+from vantage_tools.vm import host_tools
+
+PID_FILE = Path("/run/docker.pid")
+CONTAINERD_PID_FILE = Path("/run/docker/containerd/containerd.pid")
+SYSTEMD = Path("/run/systemd/system")
+# Clear of Docker's own subnets, which the engine in a system container uses.
+BRIDGE = "10.213.0.1/24"
+POOL = "base=10.214.0.0/16,size=24"
+START_SECONDS = 60
+
+
+def answers() -> bool:
+    """Return whether a Docker engine answers."""
+    return succeeds("docker", "version", timeout=10)
+
+
+def ensure_engine() -> None:
+    """Install and start an engine unless one answers; raise UserError where that is impossible."""
+    if not shutil.which("docker"):
+        host_tools.install("engine")
+    if answers():
+        return
+    if host := os.environ.get("DOCKER_HOST"):
+        raise UserError(f"no Docker engine answers: DOCKER_HOST={host}.", "start that engine, or unset DOCKER_HOST.")
+    if SYSTEMD.is_dir():
+        _start_with_systemd()
+    elif platform.system() == "Linux":
+        _start_dockerd()
+    else:
+        raise UserError("no Docker engine answers.", "start Docker Desktop, Colima or another engine.")
+
+
+def stop() -> None:
+    """Stop the engine that `ensure_engine` started without systemd; do nothing if none runs."""
+    if not (pid := _dockerd_pid()):
+        return
+    if not _marker().exists():
+        raise UserError(f"dockerd (pid {pid}) was not started by vantage. It keeps running.")
+    os.kill(pid, signal.SIGTERM)
+    if not _wait(lambda: not _is_running(pid, "dockerd"), 30):
+        raise UserError(f"dockerd (pid {pid}) did not stop within 30 s. See {_log()}.")
+    _marker().unlink()
+
+
+def _start_with_systemd() -> None:
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    if subprocess.run([*sudo, "systemctl", "start", "docker"], check=False).returncode:
+        raise UserError("systemd cannot start docker.", "see: journalctl -u docker -n 30")
+    if _wait(answers, 30):
+        return
+    if sudo:
+        user = getpass.getuser()
+        raise UserError(f"docker does not answer user {user}.", f"sudo usermod -aG docker {user}, then log in again.")
+    raise UserError("docker is active and does not answer.", "see: journalctl -u docker -n 30")
+
+
+def _start_dockerd() -> None:
+    if os.geteuid() != 0:
+        raise UserError(
+            "no Docker engine answers, and there is no systemd to start one.",
+            "run `make` as root, or point DOCKER_HOST at an engine that runs.",
+        )
+    if not shutil.which("dockerd"):
+        host_tools.install("engine")
+    with _lock():
+        if answers():
+            return
+        if pid := _dockerd_pid():
+            if _wait(answers, START_SECONDS):
+                return
+            raise UserError(f"dockerd (pid {pid}) does not answer. See {_log()}.")
+        _remove_stale_pid_files()
+        environment = _iptables_environment()
+        print(f"engine: starting dockerd (no systemd here); log: {_log()}", file=sys.stderr)
+        with _log().open("a") as log:
+            daemon = subprocess.Popen(
+                [
+                    "dockerd",
+                    "--bip",
+                    BRIDGE,
+                    "--default-address-pool",
+                    POOL,
+                    "--mtu",
+                    str(_mtu()),
+                    "--log-level",
+                    "warn",
+                ],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _marker().touch()
+        if not _wait(lambda: answers() or daemon.poll() is not None, START_SECONDS) or daemon.poll() is not None:
+            last_lines = "\n".join(_log().read_text(errors="replace").splitlines()[-15:])
+            raise UserError(
+                f"dockerd did not start.\n{last_lines}",
+                "common causes are a full disk, no permission to mount or to use cgroups, or a subnet in use "
+                f"({BRIDGE}, {POOL}).",
+            )
+
+
+def _iptables_environment() -> dict[str, str]:
+    """Return dockerd's environment, in which `iptables` is a flavour that this kernel supports."""
+    if succeeds("iptables", "-t", "nat", "-S"):
+        return dict(os.environ)
+    if not succeeds("iptables-legacy", "-t", "nat", "-S"):
+        raise UserError(
+            "iptables cannot use the kernel's NAT table, so containers would have no network.",
+            "use a kernel with netfilter NAT, or a root user with CAP_NET_ADMIN.",
+        )
+    # A kernel without nft NAT. Only dockerd gets the legacy flavour; the system's alternatives stay.
+    print("engine: this kernel has no nft NAT; dockerd uses iptables-legacy", file=sys.stderr)
+    programs = _state() / "iptables-legacy"
+    programs.mkdir(exist_ok=True)
+    for name in ("iptables", "ip6tables"):
+        if found := shutil.which(f"{name}-legacy"):
+            link = programs / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(found)
+    return os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+
+
+def _mtu() -> int:
+    """Return the MTU of the default route, at most 1500: a bridge with a larger one loses full-sized packets."""
+    for line in Path("/proc/net/route").read_text().splitlines():
+        interface, destination = line.split()[:2]
+        if destination == "00000000":
+            return min(1500, int(Path(f"/sys/class/net/{interface}/mtu").read_text()))
+    return 1500
+
+
+def _remove_stale_pid_files() -> None:
+    """Remove what a killed dockerd leaves behind and the next one stumbles over."""
+    PID_FILE.unlink(missing_ok=True)
+    if not _is_running(_read_pid(CONTAINERD_PID_FILE), "containerd"):
+        CONTAINERD_PID_FILE.unlink(missing_ok=True)
+
+
+def _dockerd_pid() -> int:
+    pid = _read_pid(PID_FILE)
+    return pid if _is_running(pid, "dockerd") else 0
+
+
+def _read_pid(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _is_running(pid: int, program: str) -> bool:
+    try:
+        return bool(pid) and Path(f"/proc/{pid}/comm").read_text().strip() == program
+    except OSError:
+        return False
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.3)
+    return False
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Serialise callers that start dockerd; the daemon does not inherit the lock."""
+    with (_state() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _state() -> Path:
+    folder = cache_dir() / "engine"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _marker() -> Path:
+    return _state() / "started-by-hand"
+
+
+def _log() -> Path:
+    return _state() / "dockerd.log"

@@ -1,0 +1,201 @@
+"""The two kinds of VM and the choice between them."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Protocol
+
+from vantage_tools.errors import UserError
+from vantage_tools.paths import ROOT, cache_dir
+from vantage_tools.process import BOX, IMAGES, LIBVIRT, output, run, succeeds
+from vantage_tools.vm import engine, ports
+from vantage_tools.vm.container import SystemContainer
+
+NAME = "vantage"
+UNIT_PROGRAM = "/usr/local/lib/vantage/vantage_unit.py"
+
+
+class Kind(enum.StrEnum):
+    """What `--vm` takes."""
+
+    AUTO = "auto"
+    VAGRANT = "vagrant"
+    CONTAINER = "container"
+
+
+class Machine(Protocol):
+    """A VM of either kind."""
+
+    kind: Kind
+
+    @property
+    def exists(self) -> bool:
+        """Whether the VM was created; it can be stopped."""
+
+    def create(self) -> None:
+        """Create or start the VM and run site.yml on it."""
+
+    def destroy(self) -> None:
+        """Remove the VM and its data."""
+
+    def command(self, *argv: str) -> list[str]:
+        """Return the command that runs `argv` as root on the VM."""
+
+    def shell_command(self) -> list[str]:
+        """Return the command that opens a shell on the VM."""
+
+    def published(self) -> dict[int, int]:
+        """Return the port of this machine for each published port of the VM."""
+
+    def configured_ports(self) -> list[ports.PortMapping]:
+        """Return the ports that a new VM would publish."""
+
+
+class ContainerMachine:
+    """The system container `vantage`."""
+
+    kind = Kind.CONTAINER
+
+    def __init__(self) -> None:
+        self.container = SystemContainer(NAME)
+        self.command = self.container.command
+
+    @property
+    def exists(self) -> bool:
+        return self.container.exists
+
+    def create(self) -> None:
+        engine.ensure_engine()
+        publish = self.configured_ports()
+        if self.exists:
+            ports.refuse_new(self.published(), NAME)
+        get_images(self.kind)
+        self.container.up([str(mapping) for mapping in publish])
+        play(self.kind, "site.yml")
+
+    def destroy(self) -> None:
+        self.container.down()
+
+    def shell_command(self) -> list[str]:
+        return self.command("bash", "--login")
+
+    def published(self) -> dict[int, int]:
+        return self.container.published()
+
+    def configured_ports(self) -> list[ports.PortMapping]:
+        return ports.of_inventory(inventory(self.kind), NAME)
+
+
+class VagrantMachine:
+    """The VM `vantage` of the Vagrantfile."""
+
+    kind = Kind.VAGRANT
+
+    @property
+    def exists(self) -> bool:
+        # Vagrant makes its folder for `vagrant status` too; the id comes with the VM.
+        state = ROOT / (os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant")
+        return any(state.glob(f"machines/{NAME}/*/id"))
+
+    def create(self) -> None:
+        is_linux = platform.system() == "Linux"
+        if is_linux and _provider() == "libvirt" and "vagrant-libvirt " in output("vagrant", "plugin", "list"):
+            run(*LIBVIRT, "start")
+            if not os.environ.get("VANTAGE_BOX"):
+                run(*BOX)
+        # Images are made on Linux only; elsewhere the VM pulls them.
+        if is_linux:
+            get_images(self.kind)
+        # The first `vagrant up` provisions too: without the option, site.yml would run twice.
+        run("vagrant", "up", "--no-provision")
+        run("vagrant", "provision")
+
+    def destroy(self) -> None:
+        run("vagrant", "destroy", "--force")
+
+    def command(self, *argv: str) -> list[str]:
+        return ["vagrant", "ssh", "-c", f"sudo {shlex.join(argv)}", "--", "-q"]
+
+    def shell_command(self) -> list[str]:
+        return ["vagrant", "ssh"]
+
+    def published(self) -> dict[int, int]:
+        return {mapping.guest: mapping.host for mapping in self.configured_ports()}
+
+    def configured_ports(self) -> list[ports.PortMapping]:
+        return ports.of_vagrantfile()
+
+
+def choose(kind: Kind) -> Machine:
+    """Return the VM: for `auto` the one that exists, else Vagrant's where it is installed and need not emulate."""
+    container, vagrant = ContainerMachine(), VagrantMachine()
+    reason, alternative = "VM=vagrant", "make without VM"
+    if kind is Kind.AUTO:
+        reason, alternative = "a Vagrant VM exists (.vagrant)", "VM=container"
+        if container.exists or not (vagrant.exists or (shutil.which("vagrant") and _can_virtualise())):
+            return container
+    elif kind is Kind.CONTAINER:
+        return container
+    if not shutil.which("vagrant"):
+        raise UserError(
+            f"{reason}, but vagrant is not installed.",
+            f"install it (Debian and Ubuntu: .venv/bin/vantage host-tools vm), or use {alternative}.",
+        )
+    return vagrant
+
+
+def require_vm(machine: Machine) -> None:
+    """Raise UserError if there is no VM."""
+    if not machine.exists:
+        raise UserError(f"VM {NAME} ({machine.kind}) does not exist.", "make up")
+
+
+def list_services(machine: Machine) -> list[dict[str, Any]]:
+    """Return what `vantage_unit.py list --json` says of each service; raise UserError without VM or Vantage."""
+    require_vm(machine)
+    if not succeeds(*machine.command("true")):
+        raise UserError(f"VM {NAME} ({machine.kind}) does not answer; it may be stopped.", "make up")
+    if not succeeds(*machine.command("test", "-e", UNIT_PROGRAM)):
+        raise UserError(f"Vantage is not installed on VM {NAME} ({machine.kind}).", "make up")
+    services: list[dict[str, Any]] = json.loads(output(*machine.command("python3", UNIT_PROGRAM, "list", "--json")))
+    return services
+
+
+def inventory(kind: Kind) -> Path:
+    """Return the inventory of a kind of VM, from the root of the checkout."""
+    return Path("inventory") / kind
+
+
+def play(kind: Kind, playbook: str, *arguments: str) -> None:
+    """Run a playbook on the VM."""
+    run("ansible-playbook", "-i", inventory(kind), playbook, *arguments)
+
+
+def get_images(kind: Kind) -> None:
+    """Get every image, and let the inventory name those that were made."""
+    run(*IMAGES, "get")
+    target = ROOT / inventory(kind) / "group_vars/all/images.yml"
+    new = target.with_suffix(".new")
+    shutil.copyfile(cache_dir() / "images/vars.yml", new)
+    new.replace(target)
+
+
+def _provider() -> str:
+    return os.environ.get("VANTAGE_PROVIDER") or "libvirt"
+
+
+def _can_virtualise() -> bool:
+    """Return whether Vagrant's VM runs without emulation, which takes an hour and is for `VM=vagrant` only."""
+    if platform.system() != "Linux" or _provider() not in ("libvirt", "qemu"):
+        return True
+    try:
+        return output(*LIBVIRT, "driver").strip() == "kvm"
+    except (OSError, subprocess.CalledProcessError):
+        return False
