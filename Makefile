@@ -117,7 +117,7 @@ unit: $(VENV) ## Unit tests only
 
 .PHONY: test-systems
 test-systems: $(VENV) ## The whole path on every supported system whose packages can be had
-	@scripts/test-systems $(SYSTEMS)
+	@PYTHONPATH=tools .venv/bin/python -m vantage_tools test-systems $(SYSTEMS)
 
 .PHONY: test-browser
 test-browser: $(VENV) ## Look at the dashboards in a real browser: panels, clicks; ARGS=bench measures their queries
@@ -129,15 +129,15 @@ bench: $(VENV) ## Measure what the README promises, each beside its plain counte
 
 .PHONY: box
 box: $(VENV) ## Make a Vagrant box of Debian's packages
-	@scripts/box
+	@PYTHONPATH=tools .venv/bin/python -m vantage_tools box
 
 .PHONY: test-vm
 test-vm: $(VENV) ## Provision and verify a true VM by `vagrant up`, emulated where there is no KVM
-	@scripts/test-vm
+	@PYTHONPATH=tools .venv/bin/python -m vantage_tools test-vm
 
 .PHONY: test-cloud-init
 test-cloud-init: $(VENV) ## Let a plain Debian disk provision itself by cloud-init on a true VM
-	@scripts/test-cloud-init
+	@PYTHONPATH=tools .venv/bin/python -m vantage_tools test-cloud-init
 
 .PHONY: docs
 docs: $(VENV) ## Write the tables of variables into the READMEs

@@ -1,4 +1,4 @@
-"""scripts/box, scripts/libvirt and the proofs on a VM refuse what they cannot do before they touch anything."""
+"""scripts/vm refuses what it cannot do before it changes anything."""
 
 from __future__ import annotations
 
@@ -25,61 +25,6 @@ def run(cache: Path, script: str, *arguments: str, **settings: str) -> subproces
         check=False,
         timeout=60,
     )
-
-
-@pytest.mark.parametrize("script", ["box", "libvirt", "test-vm", "test-cloud-init"])
-def test_bash_parses_it(script: str) -> None:
-    subprocess.run(["bash", "-n", str(SCRIPTS / script)], check=True)
-
-
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")
-@pytest.mark.parametrize("script", ["box", "libvirt", "test-vm", "test-cloud-init"])
-def test_shellcheck_finds_nothing(script: str) -> None:
-    command = ["shellcheck", "--external-sources", str(SCRIPTS / script)]
-    answer = subprocess.run(command, cwd=SCRIPTS.parent, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stdout
-
-
-@pytest.mark.parametrize(
-    ("script", "argument"),
-    [("box", "sarge"), ("libvirt", "dance"), ("test-vm", "sarge"), ("test-cloud-init", "sarge")],
-)
-def test_an_unknown_argument_shows_the_usage(tmp_path: Path, script: str, argument: str) -> None:
-    answer = run(tmp_path, script, argument)
-    assert answer.returncode == 2
-    assert f"scripts/{script}" in answer.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("size", ["2", "twenty"])
-def test_a_disk_that_cannot_hold_the_stack_is_refused(tmp_path: Path, size: str) -> None:
-    answer = run(tmp_path, "box", VANTAGE_BOX_DISK_GB=size)
-    assert answer.returncode == 1
-    assert f"VANTAGE_BOX_DISK_GB={size}" in answer.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_listing_without_boxes_says_how_to_make_one(tmp_path: Path) -> None:
-    answer = run(tmp_path, "box", "list")
-    assert answer.returncode == 0
-    assert "scripts/box" in answer.stderr
-
-
-def test_without_kvm_the_driver_is_emulation(tmp_path: Path) -> None:
-    """A machine that cannot be asked (no QEMU in PATH) must not be taken for one with KVM."""
-    for name in ("bash", "dirname", "id"):
-        path = shutil.which(name)
-        assert path is not None
-        (tmp_path / name).symlink_to(path)
-    script = (SCRIPTS / "libvirt").read_text().replace(":/usr/local/sbin:/usr/sbin:/sbin", "")
-    answer = subprocess.run(
-        ["/bin/bash", "-c", script, "libvirt", "driver"],
-        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.stdout.strip() == "qemu", answer.stderr
 
 
 @pytest.mark.parametrize("action", ["up", "down", "status", "verify"])

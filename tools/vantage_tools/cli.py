@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from vantage_tools import box, cloud_init, libvirt, machine_tests
 from vantage_tools.errors import UserError
 from vantage_tools.process import extend_path
 from vantage_tools.vm.cli import app as vm
@@ -19,6 +20,10 @@ app = typer.Typer(
 )
 
 app.add_typer(vm)
+app.add_typer(cloud_init.app, name="cloud-init")
+app.add_typer(libvirt.app, name="libvirt")
+app.command()(box.box)
+app.add_typer(machine_tests.app)
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ SEARCH_PATH = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpa
 
 # The command of each other area that this one needs.
 IMAGES = (ROOT / "images/vantage-images",)
-LIBVIRT = (ROOT / "scripts/libvirt",)
-BOX = (ROOT / "scripts/box",)
+LIBVIRT = (sys.executable, "-m", "vantage_tools", "libvirt")
+BOX = (sys.executable, "-m", "vantage_tools", "box")
 
 
 def extend_path() -> None:
