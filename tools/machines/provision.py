@@ -71,17 +71,10 @@ def write_status(state: str, step: str, reason: str = "", fix: str = "") -> None
 def run_logged(command: list[str], on_line: Callable[[str], None] = lambda line: None) -> tuple[int, list[str]]:
     """Run a command, write its output to the log as it comes; return its exit code and output."""
     lines = []
-    with (
-        LOG.open("a", encoding="utf-8", buffering=1) as log,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process,
-    ):
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    with LOG.open("a", encoding="utf-8", buffering=1) as log, process:
         try:
             for line in process.stdout or []:
                 log.write(line)
@@ -156,13 +149,9 @@ def get_python(wanted: str) -> str:
     """Return a Python that can run Ansible; it and the programs that this file calls are installed if missing."""
     python = find_python(wanted)
     if wanted and not python:
-        version = "not found"
-        if shutil.which(wanted):
-            version = subprocess.run([wanted, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-        raise ProvisionError(
-            f"VANTAGE_PYTHON={wanted} is {version}; Ansible needs Python 3.11 or newer",
-            f"set another one in {SETTINGS}, or leave VANTAGE_PYTHON empty",
-        )
+        version = subprocess.getoutput(f"{shlex.quote(wanted)} --version")
+        reason = f"VANTAGE_PYTHON={wanted} is not Python 3.11 or newer, which Ansible needs: {version}"
+        raise ProvisionError(reason, f"set another one in {SETTINGS}, or leave VANTAGE_PYTHON empty")
     for name in [] if python else ["python3.12", "python3.11"]:
         try:
             install_packages(f"{name}-venv" if shutil.which("apt-get") else name)
@@ -171,16 +160,11 @@ def get_python(wanted: str) -> str:
             continue
     python = python or find_python()
     if not python:
-        raise ProvisionError(
-            f"no Python 3.11 or newer found, which Ansible needs; python3 is {sys.version.split()[0]}",
-            f"install one and set it in {SETTINGS}: VANTAGE_PYTHON=/path/to/python3.12",
-        )
+        reason = f"no Python 3.11 or newer found, which Ansible needs; python3 is {sys.version.split()[0]}"
+        raise ProvisionError(reason, f"install one and set it in {SETTINGS}: VANTAGE_PYTHON=/path/to/python3.12")
     missing = [program for program in ("curl", "git", "tar", "sudo") if not shutil.which(program)]
     if not can_run(python, "import ensurepip, venv"):
-        version = subprocess.check_output(
-            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True
-        )
-        missing.append(f"python{version.strip()}-venv")
+        missing.append(f"{Path(python).resolve().name}-venv")
     if not any(map(os.path.exists, CA_BUNDLES)):
         missing.append("ca-certificates")
     if missing:
@@ -202,10 +186,8 @@ def unpack(archive: Path, target: Path, source: str, expected_hash: str) -> None
     """Unpack a .tar.gz after its hash was compared, if one is given."""
     actual_hash = hashlib.sha256(archive.read_bytes()).hexdigest()
     if expected_hash and actual_hash != expected_hash:
-        raise ProvisionError(
-            f"{source} has SHA-256 {actual_hash}, expected {expected_hash}",
-            f"check that it is the right file, or correct VANTAGE_PROJECT_SHA256 in {SETTINGS}",
-        )
+        fix = f"check that it is the right file, or correct VANTAGE_PROJECT_SHA256 in {SETTINGS}"
+        raise ProvisionError(f"{source} has SHA-256 {actual_hash}, expected {expected_hash}", fix)
     fix = "create the archive with: git archive --format=tar.gz --output=vantage.tar.gz HEAD"
     run(["tar", "-xzf", str(archive), "--no-same-owner", "-C", str(target)], f"{source} is not a .tar.gz", fix)
 
@@ -215,9 +197,8 @@ def get_project(source: str, expected_hash: str) -> Path:
     new, project = HOME / "project.new", HOME / "project"
     check = f"check VANTAGE_PROJECT in {SETTINGS}"
     if not source:
-        raise ProvisionError(
-            "VANTAGE_PROJECT is not set", f"add VANTAGE_PROJECT=<URL of a .tar.gz, git URL, or path> to {SETTINGS}"
-        )
+        fix = f"add VANTAGE_PROJECT=<URL of a .tar.gz, git URL, or path> to {SETTINGS}"
+        raise ProvisionError("VANTAGE_PROJECT is not set", fix)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     url, _, branch = source.partition("#")
@@ -268,17 +249,11 @@ def get_ansible(python: str, pins: Path) -> None:
     for bundle in filter(os.path.exists, CA_BUNDLES):
         os.environ.setdefault("PIP_CERT", bundle)
     options = "--quiet --disable-pip-version-check --no-cache-dir --no-compile --retries 5 --require-hashes -r"
-    run(
-        [str(venv / "bin/pip"), "install", *options.split(), str(pins)],
-        "pip cannot install Ansible",
-        "make the Python package index reachable (or set a mirror in /etc/pip.conf); 1 GB of disk and 512 MB of memory"
-        " must be free",
-    )
+    fix = "make the package index reachable (or a mirror in /etc/pip.conf), with 1 GB of disk and 512 MB of memory free"
+    run([str(venv / "bin/pip"), "install", *options.split(), str(pins)], "pip cannot install Ansible", fix)
     if not (venv / "bin/ansible-playbook").exists():
-        raise ProvisionError(
-            f"{pins} has no Ansible for {stamp.rsplit(' ', 1)[0]}",
-            f"set another Python in {SETTINGS}: VANTAGE_PYTHON=/path/to/python3.12",
-        )
+        fix = f"set another Python in {SETTINGS}: VANTAGE_PYTHON=/path/to/python3.12"
+        raise ProvisionError(f"{pins} has no Ansible for {stamp.rsplit(' ', 1)[0]}", fix)
     (venv / "stamp").write_text(stamp)
 
 
@@ -310,11 +285,8 @@ def get_images(source: str) -> list[str]:
         elif not archive.is_file():
             raise ProvisionError(f"image archive {archive} is missing, but index.json lists it", fix)
     # The archives are on this machine already, so nothing has to be copied.
-    return [
-        f"@{folder}/vars.yml",
-        f"vantage_image_archive_dir={folder}",
-        f"vantage_image_archive_host_dir={folder}",
-    ]
+    names = ("vantage_image_archive_dir", "vantage_image_archive_host_dir")
+    return [f"@{folder}/vars.yml", *(f"{name}={folder}" for name in names)]
 
 
 # --- The playbooks --------------------------------------------------------------------------------------------
