@@ -77,6 +77,19 @@ def wait_until(is_done: Callable[[], bool], seconds: float, problem: str) -> Non
         time.sleep(5)
 
 
+def captured(*argv: str) -> str:
+    """Return what a program prints, standard error and the output of a failure included."""
+    return subprocess.run(
+        argv,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    ).stdout
+
+
 def require_no_change(text: str) -> None:
     """Raise UserError unless the first recap in Ansible's output says that nothing changed."""
     recap = re.search(r"(localhost|vantage) +: ok=.*", text)
@@ -101,10 +114,10 @@ def services_are_active() -> bool:
     return bool(states) and set(states) == {"active"}
 
 
-def run_playbook(playbook: str) -> str:
-    """Run a playbook on the VM and return its output."""
+def playbook_command(playbook: str) -> list[str]:
+    """Return what runs a playbook on the VM."""
     variables = [f"--extra-vars={value}" for value in os.environ["VANTAGE_EXTRA_VARS"].split()]
-    return output("ansible-playbook", "-i", "inventory/vagrant", *variables, playbook)
+    return ["ansible-playbook", "-i", "inventory/vagrant", *variables, playbook]
 
 
 @app.command("test-vm")
@@ -140,15 +153,15 @@ def test_vm(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> None:
             step("provision by site.yml")
             run("vagrant", "provision")
             step("verify")
-            run_playbook("playbooks/verify.yml")
+            run(*playbook_command("playbooks/verify.yml"))
             step("site.yml again: nothing changes")
-            require_no_change(run_playbook("site.yml"))
+            require_no_change(captured(*playbook_command("site.yml")))
             step("vagrant reload")
             run("vagrant", "reload", "--no-provision")
             step("services after the reload")
             wait_until(services_are_active, speed.ready, "services are not active")
             step("verify after the reload")
-            run_playbook("playbooks/verify.yml")
+            run(*playbook_command("playbooks/verify.yml"))
             step("passed")
         except Exception:
             step("failed; the state of the VM:")
@@ -234,15 +247,12 @@ def test_cloud_init(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> 
             )
             step("status of cloud-init and Vantage")
             # cloud-init ends a moment after its last command.
-            said = subprocess.run(
-                [*ssh, f"cloud-init status --wait --long; cat /opt/vantage/status; {ABOUT}"],
-                stdout=subprocess.PIPE, text=True, check=False,
-            ).stdout  # fmt: skip
+            said = captured(*ssh, f"cloud-init status --wait --long; cat /opt/vantage/status; {ABOUT}")
             typer.echo(said)
             if not {"status: done", "state: done"} <= set(said.splitlines()):
                 raise UserError("cloud-init or Vantage does not report that it is done.")
             step("provisioned again: nothing changes")
-            require_no_change(output(*ssh, "sudo /opt/vantage/provision"))
+            require_no_change(captured(*ssh, "sudo /opt/vantage/provision"))
             step("passed")
         except Exception:
             step("failed; the state of the machine:")
