@@ -1,23 +1,16 @@
-"""Write docker-compose.yml and the config it mounts, from the roles: `python -m compose [--check]`, from the root.
-
-With --extra-vars it leaves those files alone and writes docker-compose.override.yml, which Compose reads by itself: what
-is different on this machine.
-"""
+"""docker-compose.yml and the config it mounts, from the roles."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import sys
 from pathlib import Path
 from typing import Any
 
-from compose import local, services, settings
+from compose import services
 from compose.roles import Findings, Reader, read
-from compose.text import plain, text_of
+from compose.text import plain
 
 HEAD = """\
-# Rendered by `make compose` from the roles and inventory/compose: change those, not this file.
+# Rendered by `make render` from the roles and inventory/compose: change those, not this file.
 # `make compose-up` starts it, makes the password and verifies it; docs/compose.md says more.
 """
 # What the document needs beside the units, and whose role knows it.
@@ -56,19 +49,6 @@ def stale(files: dict[Path, str], output: Path, config: str) -> list[Path]:
     return [path for path in there if path not in files]
 
 
-def differences(files: dict[Path, str], output: Path) -> list[str]:
-    """How the files below `output` differ from what they should be."""
-    lines: list[str] = []
-    for name, text in files.items():
-        path = output / name
-        if not path.exists():
-            lines.append(f"{name} is missing")
-            continue
-        old = path.read_text(encoding="utf-8").splitlines()
-        lines += difflib.unified_diff(old, text.splitlines(), str(name), "the roles", n=1, lineterm="")
-    return lines + [f"{name} is rendered from nothing" for name in stale(files, output, services.COMMITTED)]
-
-
 def write(files: dict[Path, str], output: Path, config: str) -> None:
     """Writes what differs and removes what is left of a former rendering of `config`."""
     for name, text in files.items():
@@ -80,58 +60,3 @@ def write(files: dict[Path, str], output: Path, config: str) -> None:
     for name in stale(files, output, config):
         (output / name).unlink()
         print(f"removed {name}")
-
-
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, fail when a file is not up to date")
-    parser.add_argument(
-        "--secrets", action="store_true", help="also write the secrets, and make those that are missing"
-    )
-    parser.add_argument("--inventory", type=Path, default=settings.INVENTORY, help="default: inventory/compose")
-    parser.add_argument(
-        "--extra-vars", type=Path, metavar="FILE", action="append", default=[], help="what is different here"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=settings.ROOT, help="where docker-compose.yml goes; default: here"
-    )
-    return parser.parse_args()
-
-
-def run(wanted: argparse.Namespace) -> int:
-    """Does what the command line asks for; raises Refused."""
-    output = wanted.output.resolve()
-    given = settings.of_laptop(wanted.inventory)
-    document, files, found = rendered(given, output, services.COMMITTED)
-    files[Path("docker-compose.yml")] = HEAD + text_of(document)
-    if wanted.check:
-        lines = differences(files, output)
-        print("\n".join([*lines, "Run `make compose` and commit the result."] if lines else []))
-        return 1 if lines else 0
-    if wanted.extra_vars:
-        given = settings.of_laptop(wanted.inventory, wanted.extra_vars)
-        here, files, found = rendered(given, output, local.CONFIG)
-        local.require_own(output)
-        files[Path(local.OVERRIDE)] = local.override(document, here)
-        write(files, output, local.CONFIG)
-    else:
-        local.remove(output)
-        write(files, output, services.COMMITTED)
-    if wanted.secrets:
-        password = Reader("grafana", given, Findings()).variable("grafana_admin_password")
-        local.write_secrets(found, str(password), output)
-    return 0
-
-
-def main() -> int:
-    """Writes the files, or with --check says how they differ from the roles."""
-    settings.load_plugins()
-    try:
-        return run(options())
-    except settings.Refused as refused:
-        print(f"compose: {refused}", file=sys.stderr)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

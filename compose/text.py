@@ -7,13 +7,6 @@ from typing import Any
 import yaml
 
 
-class Replaced:
-    """A value that takes another's place where Compose would merge the two."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
 class Plain(yaml.SafeDumper):
     """Without anchors: each service can be read by itself."""
 
@@ -28,14 +21,7 @@ def _string(dumper: Plain, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
 
-def _replaced(dumper: Plain, value: Replaced) -> yaml.Node:
-    node = dumper.represent_data(value.value)
-    node.tag = "!override"
-    return node
-
-
 Plain.add_representer(str, _string)
-Plain.add_representer(Replaced, _replaced)
 
 
 def text_of(document: dict[str, Any]) -> str:

@@ -167,8 +167,8 @@ def test_all_that_cannot_be_is_said_at_once_and_nothing_is_changed(vm: Machine, 
     said = " ".join((result.stdout + result.stderr).split())
     assert result.returncode != 0, said
     for words in (
-        f"app empty cannot be built: {ROOT / 'docs'} holds no Flask app",
-        "app none cannot be built: the source /nowhere is no folder",
+        f"no Flask app in {ROOT / 'docs'}",
+        "source /nowhere is not a directory",
         "app misspelt has the key helth_path, which does nothing: did you mean health_path?",
         "app writers has 2 replicas, which would all write to Flask's instance folder",
         "Nothing was changed.",

@@ -5,22 +5,18 @@ from __future__ import annotations
 import copy
 import re
 import shlex
-import shutil
-import socket
 import stat
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible.template import trust_as_template
-from programs import cache
 from rendering import ROLES, ROOT, Host, load, specs
 from test_roles import SERVICES, service_variables
 
 from compose import __main__ as compose
-from compose import local, ports, ready, settings
+from compose import local, settings
 from compose.roles import of_site
 from compose.services import COMMITTED
 
@@ -115,25 +111,6 @@ def test_service_is_what_its_unit_is(commands: dict[str, Command], name: str) ->
     assert mounted == volumes
 
 
-def test_committed_files_are_what_the_roles_say() -> None:
-    given = settings.of_laptop(settings.INVENTORY)
-    document, files, _ = compose.rendered(given, ROOT, COMMITTED)
-    assert document == DOCUMENT
-    assert not compose.differences(files, ROOT)
-
-
-def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
-    _, files, _ = compose.rendered(settings.of_laptop(settings.INVENTORY), tmp_path, COMMITTED)
-    compose.write(files, tmp_path, COMMITTED)
-    assert not compose.differences(files, tmp_path)
-    loki = tmp_path / "compose/config/loki/loki.yml"
-    loki.write_text(loki.read_text().replace("tsdb", "boltdb"))
-    (tmp_path / "compose/config/loki/old.yml").write_text("")
-    text = "\n".join(compose.differences(files, tmp_path))
-    assert "boltdb" in text
-    assert "old.yml is rendered from nothing" in text
-
-
 @pytest.mark.parametrize("name", DOCUMENT["services"])
 def test_service_is_hardened_and_seen_by_this_machine_alone(name: str) -> None:
     service = DOCUMENT["services"][name]
@@ -154,7 +131,7 @@ def test_no_password_is_written_down() -> None:
     assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/admin_password"
     assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-    assert {"/compose/secrets/", "/compose/local/", f"/{local.OVERRIDE}"} <= set(ignored)
+    assert {"/compose/secrets/", "/compose/local.yml", "/build/", "/docker-compose.override.yml"} <= set(ignored)
 
 
 def test_what_is_mounted_is_in_the_repository() -> None:
@@ -246,38 +223,13 @@ def test_an_inventory_of_two_machines_is_refused(tmp_path: Path) -> None:
 def local_document(tmp_path: Path, text: str) -> dict[str, Any]:
     extra = tmp_path / "extra.yml"
     extra.write_text(text)
-    document, _, _ = compose.rendered(settings.of_laptop(settings.INVENTORY, [extra]), ROOT, local.CONFIG)
+    document, _, _ = compose.rendered(settings.of_laptop(settings.INVENTORY, [extra]), ROOT, COMMITTED)
     return document
-
-
-def test_the_override_replaces_what_is_different_here(tmp_path: Path) -> None:
-    here = local_document(tmp_path, "promtail_image: docker.io/grafana/promtail:3.5.0\ngrafana_port: 3999\n")
-    text = local.override(DOCUMENT, here)
-    assert "image: docker.io/grafana/promtail:3.5.0" in text
-    # Merged, the old port would stay published.
-    assert re.search(r"ports: !override\n\s+- 127\.0\.0\.1:3999:3000", text)
-    assert "docker.io/prom/prometheus" not in text
 
 
 def test_a_service_that_is_left_out_is_not_started(tmp_path: Path) -> None:
     here = local_document(tmp_path, "grafana_enabled: false\n")
     assert "grafana" not in here["services"]
-    assert yaml.safe_load(local.override(DOCUMENT, here).replace("!override", ""))["services"]["grafana"] == {
-        "profiles": ["left-out"]
-    }
-
-
-def test_an_override_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / local.OVERRIDE
-    path.write_text("services: {}\n")
-    with pytest.raises(settings.Refused, match="was not written by scripts/compose"):
-        local.require_own(tmp_path)
-    local.remove(tmp_path)
-    assert path.read_text() == "services: {}\n"
-    path.write_text(local.MARK)
-    local.require_own(tmp_path)
-    local.remove(tmp_path)
-    assert not path.exists()
 
 
 def test_secrets_are_made_once_and_kept(tmp_path: Path) -> None:
@@ -314,100 +266,3 @@ def test_the_verifier_finds_the_password_where_it_is_made() -> None:
     assert "verify_grafana_password_file" in specs("verify")["main"]["options"]
     path = Host("verify", **given).value(given["verify_grafana_password_file"])
     assert Path(path).resolve() == (ROOT / local.SECRETS / "grafana/admin_password").resolve()
-
-
-def compose_program() -> list[str]:
-    """Compose, where Docker has it or scripts/compose made it; nothing elsewhere."""
-    if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
-        return ["docker", "compose"]
-    made = sorted((cache() / "tools").glob("compose-*/docker-compose"))
-    return [str(made[-1])] if made else []
-
-
-def test_compose_takes_the_file(tmp_path: Path) -> None:
-    program = compose_program()
-    if not program:
-        pytest.skip("there is no docker compose here; `images/vantage-images tool compose` makes one")
-    folder = tmp_path / "here"
-    folder.mkdir()
-    file = ["--file", str(ROOT / "docker-compose.yml"), "--project-directory", str(ROOT)]
-    done = subprocess.run([*program, *file, "config", "--quiet"], capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    here = folder / local.OVERRIDE
-    here.write_text(local.override(DOCUMENT, local_document(tmp_path, "grafana_port: 3999\nprometheus_memory: 1g\n")))
-    file += ["--file", str(here)]
-    done = subprocess.run([*program, *file, "config"], capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    merged = yaml.safe_load(done.stdout)["services"]
-    assert [port["published"] for port in merged["grafana"]["ports"]] == ["3999"]
-    assert merged["prometheus"]["mem_limit"] == str(2**30)
-    # What a person is told: the page of an engine, not the port at which it says that it is ready.
-    places = ready.where({"services": merged})
-    assert places["jaeger"] == "http://127.0.0.1:16686"
-    assert places["grafana"] == "http://127.0.0.1:3999"
-    assert set(places) == set(merged) - {"traffic", "prepare"}
-
-
-def docker(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A docker that prints this, whatever it is asked."""
-    program = folder / "docker"
-    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{text}'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-
-@pytest.mark.parametrize(
-    ("shown", "said"),
-    [
-        ("vantage|", ["loki wants 127.0.0.1:{port}, which the container vantage has"]),
-        ("", ["loki wants 127.0.0.1:{port}, which a program outside Docker has"]),
-        ("laptop-loki-1|laptop", []),
-    ],
-)
-def test_a_port_that_is_taken_is_named_with_its_holder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, said: list[str]
-) -> None:
-    """A port of the project's own container is no trouble: `up` runs again."""
-    docker(tmp_path, shown, monkeypatch)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": str(port)}]}, "promtail": {}}
-        found = ports.taken({"name": "laptop", "services": services})
-    assert found == [line.format(port=port) for line in said]
-    assert ports.taken({"name": "laptop", "services": services}) == [], "the port is free again"
-
-
-def test_a_port_that_docker_chooses_is_free() -> None:
-    services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": "8000-8010"}, {"target": 3100}]}}
-    assert ports.published({"name": "laptop", "services": services}) == []
-
-
-@pytest.mark.parametrize(
-    ("loki", "said"),
-    [
-        ("running 0", ""),
-        ("exited 0", "these services of docker-compose.yml do not run: loki"),
-        ("exited 137", "these services of docker-compose.yml do not run: loki"),
-        ("", "these services of docker-compose.yml do not run: loki"),
-    ],
-)
-def test_what_has_ended_does_not_run(tmp_path: Path, loki: str, said: str) -> None:
-    """Another stack may answer at its port; only what prepares the others ends well."""
-    states = "prepare exited 0\n" + (f"loki {loki}\n" if loki else "")
-    program = tmp_path / "compose"
-    program.write_text(f"#!/bin/sh\ncase $1 in config) printf 'prepare\\nloki\\n' ;; *) printf '{states}' ;; esac\n")
-    program.chmod(0o755)
-    script = (
-        (ROOT / "scripts/compose").read_text().split('case "${1:-}" in')[0].replace('cd "$(dirname', ': "$(dirname')
-    )
-    answer = subprocess.run(
-        ["bash", "-c", f'{script}\ncompose=("{program}")\nrefuse_what_does_not_run'],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert answer.returncode == (1 if said else 0), answer.stderr
-    assert said in answer.stderr

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -116,35 +115,12 @@ def test_ansible_doc_shows_every_role() -> None:
         assert set(shown[role]["entry_points"]) == set(specs(role)), role
 
 
-def test_make_targets_are_completed() -> None:
-    script = (
-        "source scripts/completion.bash; COMP_WORDS=(make compose-); COMP_CWORD=1; _vantage_make; "
-        'printf "%s\\n" "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert set(done.stdout.split()) == {target for target in TARGETS if target.startswith("compose-")}
-    assert len(done.stdout.split()) >= 3
-    text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "source <(make --silent completion)" in text
-
-
-def hooks() -> list[dict[str, Any]]:
+def test_hooks_run_programs_of_the_environment() -> None:
+    """`make lint` runs the same checks; pre-commit would fetch anything else."""
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
-    assert repository["repo"] == "local", "anything else is fetched"
-    return list(repository["hooks"])
-
-
-@pytest.mark.parametrize("hook", hooks(), ids=lambda hook: str(hook["id"]))
-def test_every_hook_runs_here_and_takes_a_good_file(hook: dict[str, Any]) -> None:
-    words = hook["entry"].split()
-    kind = {"python": "compose/text.py", "yaml": "requirements.yml"}
-    files = [] if hook.get("pass_filenames") is False else [kind[name] for name in hook["types"]]
-    program = ROOT / words[0]
-    if not program.exists():
-        pytest.skip("the tools are not in .venv here")
-    done = subprocess.run([program, *words[1:], *files], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert hook["language"] == "system"
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    assert {Path(hook["entry"].split()[0]).parent for hook in repository["hooks"]} == {Path(".venv/bin")}
 
 
 def test_the_example_of_a_workflow_runs_what_there_is() -> None:

@@ -99,7 +99,7 @@ def test_two_apps_of_one_name_and_an_impossible_port_are_refused() -> None:
         ("port", "eight", ["port", "eight"]),
         ("replicas", True, ["replicas", "true", "number"]),
         ("instrument", "magic", ["instrument", "magic", "auto"]),
-        ("source", "/nowhere/at/all", ["/nowhere/at/all", "no folder"]),
+        ("source", "/nowhere/at/all", ["/nowhere/at/all", "not a directory"]),
     ],
 )
 def test_a_wrong_key_of_an_app_is_told_with_what_is_right(key: str, value: object, words: list[str]) -> None:
@@ -290,7 +290,7 @@ def test_a_wrong_name_that_was_given_is_named_itself(tmp_path: Path) -> None:
 
 def test_an_error_in_the_code_is_told_with_file_and_line(tmp_path: Path) -> None:
     (said,) = problems_of_folder(tmp_path / "blog", code="from flask import Flask\napp = Flask(\n")
-    assert f"{tmp_path / 'blog' / 'app.py'}, line 2, is no Python: '(' was never closed" in said
+    assert f"{tmp_path / 'blog' / 'app.py'}:2: syntax error: '(' was never closed" in said
     assert "<unknown>" not in said
 
 

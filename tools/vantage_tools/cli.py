@@ -7,10 +7,11 @@ import sys
 
 import typer
 
-from vantage_tools import box, cloud_init, libvirt, machine_tests
+from vantage_tools import box, cloud_init, compose, libvirt, lint, machine_tests, render, testing
 from vantage_tools.errors import UserError
-from vantage_tools.process import extend_path
-from vantage_tools.vm.cli import app as vm
+from vantage_tools.paths import ROOT
+from vantage_tools.process import prepare_environment
+from vantage_tools.vm import cli as vm
 
 app = typer.Typer(
     name="vantage",
@@ -18,24 +19,29 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-app.add_typer(vm)
-app.add_typer(cloud_init.app, name="cloud-init")
-app.add_typer(libvirt.app, name="libvirt")
+app.add_typer(vm.app)
+app.add_typer(compose.app, name="compose")
+app.add_typer(testing.app)
+app.add_typer(lint.app)
+app.add_typer(render.app)
 app.command()(box.box)
+app.add_typer(libvirt.app, name="libvirt")
+app.add_typer(cloud_init.app, name="cloud-init")
 app.add_typer(machine_tests.app)
 
 
 def main() -> None:
     """Run the command; an error that the user can fix is printed without a traceback."""
-    extend_path()
+    prepare_environment()
+    # For `dashboards` and `compose`, until both are part of this package.
+    sys.path.insert(0, str(ROOT))
     try:
         app(prog_name="vantage")
     except UserError as error:
         print(f"vantage: {error}", file=sys.stderr)
         sys.exit(1)
     except subprocess.CalledProcessError as error:
-        # The program has said why, unless its output was captured.
+        # The program has printed the reason, unless its output was captured.
         print(error.stderr or "", end="", file=sys.stderr)
         print(f"vantage: {error.cmd[0]} failed: exit code {error.returncode}.", file=sys.stderr)
         sys.exit(error.returncode if error.returncode > 0 else 1)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -41,12 +39,6 @@ def answers() -> bool:
 
 
 @app.command()
-def driver() -> None:
-    """Print kvm where hardware virtualization works, otherwise qemu (emulation)."""
-    typer.echo(find_driver())
-
-
-@app.command()
 def start() -> None:
     """Start libvirt unless it answers, and save the driver for the Vagrantfile."""
     if not shutil.which("virsh"):
@@ -68,28 +60,21 @@ def start_daemons() -> None:
     """Start virtlogd and libvirtd without systemd; raises UserError if libvirt still does not answer."""
     if os.geteuid() != 0:
         raise UserError("libvirt does not run, and there is no systemd to start it.", "sudo vantage libvirt start")
-    state = cache_dir() / "libvirt"
-    log = state / "libvirtd.log"
-    for folder in (state, Path("/run/libvirt")):
+    log = cache_dir() / "libvirt/libvirtd.log"
+    for folder in (log.parent, Path("/run/libvirt")):
         folder.mkdir(parents=True, exist_ok=True)
-    with (state / "lock").open("w") as lock, log.open("a") as log_file:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if answers():
-            return
-        print(f"libvirt: starting libvirtd without systemd; log: {log}", file=sys.stderr)
-        # virtlogd takes the serial consoles of the machines, so it comes first.
-        if not succeeds("pgrep", "-x", "virtlogd"):
-            run("virtlogd", "--daemon")
-        started = (
-            subprocess.run(["libvirtd", "--daemon"], stdout=log_file, stderr=log_file, check=False).returncode == 0
-        )
-        (state / "started-by-vantage").touch()
-        deadline = time.monotonic() + START_SECONDS
-        while started and time.monotonic() < deadline:
-            if answers():
-                return
-            time.sleep(1)
-    raise UserError(f"libvirtd does not answer. Its last lines: {log.read_text()[-1500:]}", f"read {log}")
+    typer.echo(f"libvirt: starting libvirtd without systemd; log: {log}", err=True)
+    # virtlogd takes the serial consoles of the machines, so it comes first.
+    if not succeeds("pgrep", "-x", "virtlogd"):
+        run("virtlogd", "--daemon")
+    (log.parent / "started-by-vantage").touch()
+    with log.open("a") as file:
+        run("libvirtd", "--daemon", stdout=file, stderr=file)
+    deadline = time.monotonic() + START_SECONDS
+    while not answers():
+        if time.monotonic() > deadline:
+            raise UserError(f"libvirtd does not answer. Its last lines:\n{log.read_text()[-1500:]}", f"read {log}")
+        time.sleep(1)
 
 
 @app.command()
@@ -99,7 +84,7 @@ def stop() -> None:
     if not marker.exists():
         return
     if answers() and output(*URI, "list", "--name").strip():
-        print("libvirt: machines are running; libvirtd stays", file=sys.stderr)
+        typer.echo("libvirt: machines are running; libvirtd stays", err=True)
         return
     for name in ("libvirtd", "virtlogd"):
         try:

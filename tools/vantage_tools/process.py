@@ -8,20 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vantage_tools.paths import ROOT
+from vantage_tools.paths import ROOT, cache_dir
 
 # A user's PATH lacks sbin, where dockerd and libvirtd are; the pinned tools come first.
 SEARCH_PATH = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/local/sbin:/usr/sbin:/sbin")
 
 # The command of each other area that this one needs.
 IMAGES = (ROOT / "images/vantage-images",)
-LIBVIRT = (sys.executable, "-m", "vantage_tools", "libvirt")
-BOX = (sys.executable, "-m", "vantage_tools", "box")
 
 
-def extend_path() -> None:
-    """Let child processes find the environment's programs and those of sbin."""
+def prepare_environment() -> None:
+    """Let child processes find the environment's programs, those of sbin, and the cache."""
     os.environ["PATH"] = os.pathsep.join(SEARCH_PATH)
+    os.environ["VANTAGE_CACHE"] = str(cache_dir())
 
 
 def run(*argv: str | Path, **options: Any) -> None:

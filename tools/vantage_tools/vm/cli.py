@@ -45,7 +45,7 @@ def status(vm: VM = Kind.AUTO) -> None:
     """Print one line per service; exit with 1 if one is not ready."""
     machine = choose(vm)
     list_services(machine)
-    replace_process(*machine.command("python3", UNIT_PROGRAM, "status"))
+    replace_process(*machine.command(UNIT_PROGRAM, "status"))
 
 
 @app.command(context_settings=PASS_ON)

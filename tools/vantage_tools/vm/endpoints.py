@@ -13,13 +13,23 @@ NO_GRAFANA = UserError(
     "Grafana is not installed: its image is in no registry that answers, and in no package registry.",
     "save the image on another machine, then VANTAGE_GRAFANA_ARCHIVE=grafana.tar.gz make up",
 )
-GRAFANA_PORT = 3000
-ENGINES = {"Prometheus": 9090, "Jaeger": 16686, "Loki (API)": 3100}
+# The port in the container of the page, or API, that a person opens.
+PAGES = {"grafana": 3000, "prometheus": 9090, "jaeger": 16686, "loki": 3100}
 
 
 def has_grafana(services: Iterable[Mapping[str, Any]]) -> bool:
     """Return whether Grafana is one of the services."""
     return any(service["service"] == "grafana" for service in services)
+
+
+def page_ports(services: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the port on the VM of each engine that has a page."""
+    return {
+        service["service"]: int(port["host"])
+        for service in services
+        for port in service["ports"]
+        if PAGES.get(service["service"]) == port["container"]
+    }
 
 
 def app_ports(services: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
@@ -58,10 +68,12 @@ def describe(machine: Machine, services: Sequence[Mapping[str, Any]]) -> Iterato
     yield from (row(name, port) for name, port in apps)
     if missing := [port for _, port in apps if port not in published]:
         yield f"  {'':<16}Port mappings are fixed at creation: {recreate_hint(machine, missing)} (deletes the VM's data)."
-    grafana = has_grafana(services)
-    if grafana:
-        yield row("Grafana", GRAFANA_PORT, "   user admin, password: make password")
-    yield from (row(name, port) for name, port in ENGINES.items() if port in published)
+    pages = page_ports(services)
+    if grafana := pages.pop("grafana", None):
+        yield row("grafana", grafana, "   user admin, password: make password")
+    yield from (
+        row(name, port, "   API" if name == "loki" else "") for name, port in pages.items() if port in published
+    )
     yield ""
     yield '  Start with Grafana, dashboard "Service overview".' if grafana else f"  {NO_GRAFANA}"
     yield "  Next: make verify, make status, make logs S=SERVICE, make down"

@@ -9,11 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from vantage_tools.errors import UserError
-from vantage_tools.paths import ROOT
+from vantage_tools.paths import ROLES, ROOT
 from vantage_tools.process import output
 
-ENGINE_PORTS = (3000, 9090, 9093, 3100, 16686, 4317, 4318)
+ENGINE_PORTS = (
+    *("grafana_port", "prometheus_port", "alertmanager_port", "loki_port"),
+    *("jaeger_port", "jaeger_otlp_grpc_port", "jaeger_otlp_http_port"),
+)
 # As roles/flask_app runs without a setting.
 DEMO_APPS = ({"port": 8000}, {"port": 8001})
 MAX_PORT = 65535
@@ -46,6 +51,14 @@ def parse(text: str) -> list[PortMapping]:
     return list(dict.fromkeys(found))
 
 
+def engine_ports(variables: Mapping[str, Any]) -> list[int]:
+    """Return the engines' ports on a host with these variables; raise ValueError if one is not a number."""
+    defaults: dict[str, Any] = {}
+    for path in ROLES.glob("*/defaults/main.yml"):
+        defaults |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return [int(variables.get(name, defaults[name])) for name in ENGINE_PORTS]
+
+
 def app_ports(variables: Mapping[str, Any]) -> list[int]:
     """Return the ports of the apps that a host's variables define, one for each replica; raise ValueError if unknown."""
     apps = variables.get("vantage_apps")
@@ -66,14 +79,15 @@ def of_inventory(inventory: Path, host: str) -> list[PortMapping]:
     if "VANTAGE_PORTS" in os.environ:
         return parse(os.environ["VANTAGE_PORTS"])
     try:
-        ports = app_ports(json.loads(output("ansible-inventory", "-i", inventory, "--host", host)))
+        variables = json.loads(output("ansible-inventory", "-i", inventory, "--host", host))
+        ports = engine_ports(variables) + app_ports(variables)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"cannot determine the ports of the apps in {inventory}: {error}. Port mappings are fixed at creation.",
-            f"give each app a port (1-{MAX_PORT}) and at most {MAX_REPLICAS} replicas as plain numbers, or name the "
+            f"cannot determine the ports of {inventory}: {error}. Port mappings are fixed at creation.",
+            f"give each engine and app a port (1-{MAX_PORT}) and each app at most {MAX_REPLICAS} replicas as plain numbers, or name the "
             'ports: VANTAGE_PORTS="3000 9090 8000" make up',
         ) from error
-    return [PortMapping(port, port) for port in dict.fromkeys([*ENGINE_PORTS, *ports])]
+    return [PortMapping(port, port) for port in dict.fromkeys(ports)]
 
 
 def of_vagrantfile() -> list[PortMapping]:

