@@ -54,14 +54,14 @@ images: $(VENV) ## Get every image: pulled, or made of published packages
 	@images/vantage-images get
 bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
 	@scripts/bench
-box: $(VENV) ## Make a Vagrant box of Debian's packages
-	@scripts/box
-test-vm: $(VENV) ## Provision and verify a real VM by `vagrant up`, emulated where there is no KVM
-	@scripts/test-vm
-test-cloud-init: $(VENV) ## Let a plain Debian disk provision itself by cloud-init on a real VM
-	@scripts/test-cloud-init
-test-systems: $(VENV) ## Run the whole path on every supported system whose packages are available
-	@scripts/test-systems $(SYSTEMS)
+box: $(VENV) ## Build a Vagrant box from Debian's packages
+	@vantage box
+test-vm: $(VENV) ## Test a VM by Vagrant, emulated where KVM does not work
+	@vantage test-vm
+test-cloud-init: $(VENV) ## Test a Debian disk that provisions itself by cloud-init
+	@vantage test-cloud-init
+test-systems: $(VENV) ## Test each supported system in a system container
+	@vantage test-systems $(SYSTEMS)
 
 # --- The environment ---
 $(VENV): $(LOCKED) tools/pyproject.toml

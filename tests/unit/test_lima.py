@@ -1,4 +1,4 @@
-"""The Lima file fits the Vagrantfile and the script that all ways share."""
+"""The Lima file agrees with the Vagrantfile and runs the provisioning program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import yaml
 from rendering import ROOT
 
-TEMPLATE = ROOT / "lima/vantage.yaml"
+TEMPLATE = ROOT / "tools/machines/lima/vantage.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_limactl_validates_it(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_it_forwards_what_the_vagrantfile_forwards_and_nothing_else(lima: dict[str, Any]) -> None:
+def test_it_forwards_the_ports_of_the_vagrantfile_and_no_others(lima: dict[str, Any]) -> None:
     *forwards, last = lima["portForwards"]
     default = re.search(r'ENV\.fetch\("VANTAGE_PORTS", "([\d ]+)"\)', (ROOT / "Vagrantfile").read_text())
     assert default
@@ -78,23 +78,23 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
 
 
-def test_it_runs_the_one_script_that_all_ways_share(lima: dict[str, Any], tmp_path: Path) -> None:
-    script = tmp_path / "mnt/scripts/provision-here"
+def test_it_runs_the_provisioning_program(lima: dict[str, Any], tmp_path: Path) -> None:
+    script = tmp_path / "mnt/tools/machines/provision.py"
     script.parent.mkdir(parents=True)
-    script.write_text('echo "project $VANTAGE_PROJECT"')
+    script.write_text("import os; print('project', os.environ['VANTAGE_PROJECT'])")
     answer = run(provisioning(lima, tmp_path))
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == f"project {tmp_path}/mnt"
 
 
-def test_a_vm_that_is_done_is_left_alone_at_its_next_start(lima: dict[str, Any], tmp_path: Path) -> None:
+def test_a_provisioned_vm_is_not_provisioned_at_its_next_start(lima: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "opt").mkdir()
     (tmp_path / "opt/status").write_text("state: done\n")
     answer = run(provisioning(lima, tmp_path))
     assert (answer.returncode, answer.stdout) == (0, "")
 
 
-def test_a_checkout_that_is_not_there_is_named(lima: dict[str, Any], tmp_path: Path) -> None:
+def test_a_missing_checkout_is_named(lima: dict[str, Any], tmp_path: Path) -> None:
     answer = run(provisioning(lima, tmp_path))
     assert answer.returncode == 1
     assert lima["param"]["project"] in answer.stderr

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fakes import fake_program
 from typer.testing import CliRunner
+from vantage_tools import libvirt
 from vantage_tools.cli import app
 from vantage_tools.errors import UserError
 from vantage_tools.vm import cli, endpoints, machine, ports
@@ -62,8 +63,7 @@ def test_vagrant_is_chosen_only_where_it_need_not_emulate(
 ) -> None:
     fake_program(tmp_path / "bin", "vagrant", "exit 0", monkeypatch)
     monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(machine, "LIBVIRT", ("echo", driver, "#"))
-    monkeypatch.setattr(machine, "output", lambda *argv: f"{driver}\n")
+    monkeypatch.setattr(libvirt, "find_driver", lambda: driver)
     assert machine.choose(Kind.AUTO).kind is kind
     assert machine.choose(Kind.VAGRANT).kind is Kind.VAGRANT
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from vantage_tools import compose, lint, render, testing
+from vantage_tools import box, cloud_init, compose, libvirt, lint, machine_tests, render, testing
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT
 from vantage_tools.process import prepare_environment
@@ -24,6 +24,10 @@ app.add_typer(compose.app, name="compose")
 app.add_typer(testing.app)
 app.add_typer(lint.app)
 app.add_typer(render.app)
+app.command()(box.box)
+app.add_typer(libvirt.app, name="libvirt")
+app.add_typer(cloud_init.app, name="cloud-init")
+app.add_typer(machine_tests.app)
 
 
 def main() -> None:

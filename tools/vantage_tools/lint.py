@@ -57,11 +57,11 @@ def checks() -> Iterator[Check]:
     has_hadolint = platform.system() == "Linux" and platform.machine() == "x86_64"
     dockerfile = ["hadolint", "--failure-threshold", "warning", "app/Dockerfile"]
     yield Check("hadolint", dockerfile, "" if has_hadolint else "not available for this platform")
-    yield optional("cloud-init", "schema", "--config-file", "cloud-init/user-data")
+    yield optional("cloud-init", "schema", "--config-file", "tools/machines/cloud-init/user-data")
     yield optional("vagrant", "validate", "--ignore-provider")
     # limactl refuses to run as root.
     yield (
-        optional("limactl", "validate", "lima/vantage.yaml")
+        optional("limactl", "validate", "tools/machines/lima/vantage.yaml")
         if os.geteuid()
         else Check("limactl", [], "root cannot run it")
     )

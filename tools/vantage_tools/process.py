@@ -15,8 +15,6 @@ SEARCH_PATH = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpa
 
 # The command of each other area that this one needs.
 IMAGES = (ROOT / "images/vantage-images",)
-LIBVIRT = (ROOT / "scripts/libvirt",)
-BOX = (ROOT / "scripts/box",)
 
 
 def prepare_environment() -> None:

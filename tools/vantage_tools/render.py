@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from vantage_tools import compose, docs
+from vantage_tools import cloud_init, compose, docs
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT
 
@@ -34,6 +34,7 @@ def dashboards() -> dict[Path, str]:
 
 RENDERERS = {
     "READMEs": Renderer(docs.readmes),
+    "cloud-init": Renderer(cloud_init.rendered_files),
     "dashboards": Renderer(dashboards, ["roles/grafana/files/dashboards"]),
     "docker-compose.yml": Renderer(compose.rendered_files, ["compose/config"]),
 }
@@ -43,7 +44,7 @@ RENDERERS = {
 def render(
     check: Annotated[bool, typer.Option("--check", help="compare only; exit with 1 on a difference")] = False,
 ) -> None:
-    """Write the rendered files: READMEs' tables, dashboards, docker-compose.yml."""
+    """Write the rendered files: READMEs' tables, the cloud-init file, dashboards, docker-compose.yml."""
     stale = []
     for renderer in RENDERERS.values():
         files = renderer.files()

@@ -8,13 +8,13 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, Protocol
 
+from vantage_tools import box, libvirt
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import BOX, IMAGES, LIBVIRT, output, run, succeeds
+from vantage_tools.process import IMAGES, output, run, succeeds
 from vantage_tools.vm import engine, ports
 from vantage_tools.vm.container import SystemContainer
 
@@ -107,9 +107,9 @@ class VagrantMachine:
     def create(self) -> None:
         is_linux = platform.system() == "Linux"
         if is_linux and _provider() == "libvirt" and "vagrant-libvirt " in output("vagrant", "plugin", "list"):
-            run(*LIBVIRT, "start")
+            libvirt.start()
             if not os.environ.get("VANTAGE_BOX"):
-                run(*BOX)
+                box.box()
         # Images are made on Linux only; elsewhere the VM pulls them.
         if is_linux:
             get_images(self.kind)
@@ -195,7 +195,4 @@ def _can_virtualise() -> bool:
     """Return whether Vagrant's VM runs without emulation, which takes an hour and is for `VM=vagrant` only."""
     if platform.system() != "Linux" or _provider() not in ("libvirt", "qemu"):
         return True
-    try:
-        return output(*LIBVIRT, "driver").strip() == "kvm"
-    except (OSError, subprocess.CalledProcessError):
-        return False
+    return libvirt.find_driver() == "kvm"

@@ -1,7 +1,9 @@
-"""scripts/provision-here says what is wrong, why and what to do, in its status file and on the console."""
+"""tools/machines/provision.py reports reason and fix of a failure in its status file and on the console."""
 
 from __future__ import annotations
 
+import fcntl
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,22 +13,34 @@ from pathlib import Path
 import pytest
 from rendering import ROOT
 
-SCRIPT = ROOT / "scripts/provision-here"
+SCRIPT = ROOT / "tools/machines/provision.py"
+spec = importlib.util.spec_from_file_location("provision", SCRIPT)
+assert spec is not None and spec.loader is not None
+provision = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(provision)
+
+
+# Runs the program as if it were run by another user, so that the tests need not be run by root.
+AS_USER = """
+import os, runpy, sys
+os.geteuid = lambda: int(os.environ["TEST_USER"])
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 class Machine:
-    """A place of its own for the script, with programs in front of the real ones that must not run here."""
+    """Directories of its own for the program, with stubs in front of the programs that must not run here."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "opt"
         self.log = folder / "log"
         self.bin = folder / "bin"
         self.bin.mkdir()
-        self.stub("id", "echo 0")
         self.stub("sudo", "exit 1")
         self.stub("apt-get", 'echo "E: Unable to locate package" >&2; exit 100')
         self.stub("dnf", "exit 1")
-        # The script installs what a machine lacks. This one lacks nothing, whatever the tests run on.
+        # Always there, so that the program has nothing to install, whatever the tests run on.
         self.stub("curl", 'echo "curl: (6) no network in this test" >&2; exit 6')
 
     def stub(self, name: str, text: str) -> None:
@@ -34,17 +48,18 @@ class Machine:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def run(self, **settings: str) -> subprocess.CompletedProcess[str]:
+    def run(self, user: str = "0", **settings: str) -> subprocess.CompletedProcess[str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("VANTAGE_")}
         python = {"VANTAGE_PYTHON": sys.executable}
         places = {
             "VANTAGE_HOME": str(self.home),
             "VANTAGE_LOG": str(self.log),
             "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "TEST_USER": user,
         }
         given = {f"VANTAGE_{name}": value for name, value in settings.items()}
         return subprocess.run(
-            ["bash", str(SCRIPT)],
+            [sys.executable, "-c", AS_USER, str(SCRIPT)],
             env={**kept, **places, **python, **given},
             capture_output=True,
             text=True,
@@ -75,7 +90,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project whose pins are already installed, as far as the script can see."""
+    """A project whose requirements are already installed, as far as the program can see."""
     folder = tmp_path / "project"
     (folder / "requirements").mkdir(parents=True)
     (folder / "site.yml").write_text("---\n")
@@ -84,45 +99,41 @@ def project(tmp_path: Path) -> Path:
 
 
 def installed(machine: Machine, project: Path, playbook: str = "exit 0") -> None:
-    """Put a stand-in for the venv where the script made one in an earlier run."""
-    python = subprocess.run([sys.executable, "--version"], check=True, capture_output=True, text=True).stdout.strip()
-    hashed = subprocess.run(
-        f"sha256sum < {project}/requirements/ansible.txt", shell=True, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    """Write a stand-in for the venv of an earlier run."""
     place = machine.home / "venv/bin/ansible-playbook"
     place.parent.mkdir(parents=True)
     place.write_text(f"#!/bin/bash\n{playbook}\n")
     place.chmod(0o755)
-    (machine.home / "venv/stamp").write_text(f"{python} {hashed}\n")
+    stamp = provision.venv_stamp(sys.executable, project / provision.PINS)
+    (machine.home / "venv/stamp").write_text(stamp)
 
 
-def test_a_user_who_is_not_root_is_told_so(machine: Machine) -> None:
-    machine.stub("id", "echo 1000")
-    answer = machine.run(PROJECT="/anything")
+def test_a_run_without_root_changes_nothing(machine: Machine) -> None:
+    answer = machine.run(user="1000", PROJECT="/anything")
     assert answer.returncode == 1
-    assert "must run as root" in answer.stderr
+    assert "sudo" in answer.stderr
     assert not machine.home.exists()
 
 
-def test_a_project_that_is_not_set_is_named(machine: Machine) -> None:
-    assert "VANTAGE_PROJECT is not set" in machine.refused("project")["reason"]
+def test_a_missing_project_setting_is_named(machine: Machine) -> None:
+    assert "VANTAGE_PROJECT" in machine.refused("project")["reason"]
 
 
-def test_a_path_that_is_not_there_is_named(machine: Machine) -> None:
+def test_a_project_path_that_does_not_exist_is_named(machine: Machine) -> None:
     assert "/nowhere/at/all" in machine.refused("project", PROJECT="/nowhere/at/all")["reason"]
 
 
-def test_a_file_that_is_no_archive_is_named(machine: Machine, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_named(machine: Machine, tmp_path: Path) -> None:
     wrong = tmp_path / "page.tar.gz"
     wrong.write_text("<html>404</html>")
-    assert f"{wrong} is no .tar.gz" in machine.refused("project", PROJECT=str(wrong))["reason"]
+    assert f"{wrong} is not a .tar.gz" in machine.refused("project", PROJECT=str(wrong))["reason"]
 
 
-def test_an_archive_of_something_else_is_refused(machine: Machine, tmp_path: Path) -> None:
+def test_an_archive_of_another_project_is_refused(machine: Machine, tmp_path: Path) -> None:
     other = tmp_path / "other.tar.gz"
     with tarfile.open(other, "w:gz") as archive:
         archive.add(SCRIPT, "script")
-    assert "is not this project" in machine.refused("project", PROJECT=str(other))["reason"]
+    assert "site.yml" in machine.refused("project", PROJECT=str(other))["reason"]
 
 
 def test_an_archive_with_another_hash_is_refused(machine: Machine, project: Path, tmp_path: Path) -> None:
@@ -134,7 +145,7 @@ def test_an_archive_with_another_hash_is_refused(machine: Machine, project: Path
     assert not (machine.home / "project").exists()
 
 
-def test_a_host_that_does_not_answer_is_named_with_the_reason(machine: Machine) -> None:
+def test_a_failed_download_names_the_url_and_curls_message(machine: Machine) -> None:
     machine.stub("curl", 'echo "curl: (6) Could not resolve host: vantage.invalid" >&2; exit 6')
     url = "https://vantage.invalid/vantage.tar.gz"
     reason = machine.refused("project", PROJECT=url)["reason"]
@@ -149,21 +160,22 @@ def test_a_python_that_is_too_old_is_named(machine: Machine) -> None:
     assert "3.11" in status["reason"]
 
 
-def test_an_index_that_does_not_have_ansible_is_named(machine: Machine, project: Path) -> None:
+def test_a_failed_installation_of_ansible_shows_pips_message(machine: Machine, project: Path) -> None:
     machine.stub("pip", 'echo "ERROR: No matching distribution found for ansible" >&2; exit 1')
     machine.stub(
         "python-new",
         f'case "$*" in "-m venv"*) mkdir -p "$3/bin"; cp {machine.bin}/pip "$3/bin/pip" ;; *) exec {sys.executable} "$@" ;; esac',
     )
     reason = machine.refused("ansible", PROJECT=str(project), PYTHON=str(machine.bin / "python-new"))["reason"]
-    assert "pip could not install Ansible" in reason
+    assert "Ansible" in reason
     assert "No matching distribution" in reason
 
 
 def test_a_folder_without_image_archives_is_named(machine: Machine, project: Path, tmp_path: Path) -> None:
     installed(machine, project)
     reason = machine.refused("images", PROJECT=str(project), IMAGES=str(tmp_path / "empty"))["reason"]
-    assert f"there is no index.json with vars.yml in {tmp_path}/empty" in reason
+    assert "index.json" in reason
+    assert f"{tmp_path}/empty" in reason
 
 
 def test_a_missing_image_archive_is_named(machine: Machine, project: Path, tmp_path: Path) -> None:
@@ -173,10 +185,10 @@ def test_a_missing_image_archive_is_named(machine: Machine, project: Path, tmp_p
     (images / "index.json").write_text('{"docker.io/grafana/loki:3": {"file": "loki.tar.gz"}}')
     (images / "vars.yml").write_text("---\n")
     reason = machine.refused("images", PROJECT=str(project), IMAGES=str(images))["reason"]
-    assert f"{images}/loki.tar.gz is missing" in reason
+    assert f"{images}/loki.tar.gz" in reason
 
 
-def test_what_ansible_says_is_the_reason(machine: Machine, project: Path) -> None:
+def test_ansibles_error_message_is_the_reason(machine: Machine, project: Path) -> None:
     installed(
         machine, project, 'echo "[ERROR]: Task failed: localhost has 900 MiB of memory, the stack needs 1800"; exit 2'
     )
@@ -184,14 +196,14 @@ def test_what_ansible_says_is_the_reason(machine: Machine, project: Path) -> Non
     assert status["reason"] == "Task failed: localhost has 900 MiB of memory, the stack needs 1800"
 
 
-def test_what_a_program_says_that_failed_is_in_the_reason(machine: Machine, project: Path) -> None:
+def test_the_reason_includes_what_the_failed_program_printed(machine: Machine, project: Path) -> None:
     said = "[ERROR]: Task failed: Module failed: non-zero return code\\n    stderr: |-\\n        no room left\\n    stderr_lines: x"
     installed(machine, project, f"printf '{said}\\n'; exit 2")
     reason = machine.refused("site.yml", PROJECT=str(project))["reason"]
     assert reason == "Task failed: Module failed: non-zero return code: no room left"
 
 
-def test_a_run_after_a_failed_one_goes_on_with_the_same_settings(machine: Machine, project: Path) -> None:
+def test_a_second_run_uses_the_settings_of_the_first(machine: Machine, project: Path) -> None:
     installed(machine, project, "[[ -e ../mended ]]")
     machine.refused("site.yml", PROJECT=str(project), EXTRA_VARS="a=1 b='x y'")
     (machine.home / "mended").touch()
@@ -202,7 +214,7 @@ def test_a_run_after_a_failed_one_goes_on_with_the_same_settings(machine: Machin
 
 
 def test_images_and_variables_reach_the_playbook_in_order(machine: Machine, project: Path, tmp_path: Path) -> None:
-    """What is known on the machine wins over what vars.yml says of the machine that made the images."""
+    """The archives' directory on this machine wins over the one in vars.yml."""
     installed(machine, project, 'printf "%s\\n" "$*" >> ../called')
     images = tmp_path / "images"
     images.mkdir()
@@ -229,15 +241,14 @@ def test_images_and_variables_reach_the_playbook_in_order(machine: Machine, proj
 def test_a_second_run_at_the_same_time_is_refused(machine: Machine, project: Path) -> None:
     machine.home.mkdir()
     with (machine.home / "lock").open("w") as held:
-        import fcntl
-
         fcntl.flock(held, fcntl.LOCK_EX)
         answer = machine.run(PROJECT=str(project))
     assert answer.returncode == 1
-    assert "another run is at work" in answer.stderr
+    assert f"tail -f {machine.log}" in answer.stderr
+    assert not machine.log.exists()
 
 
-def test_its_ansible_is_the_one_that_everybody_tests_with() -> None:
+def test_machines_get_the_ansible_that_the_tests_use() -> None:
     pinned = {
         line.split(";")[0].strip()
         for name in ("dev.in", "ansible.in")
@@ -245,3 +256,39 @@ def test_its_ansible_is_the_one_that_everybody_tests_with() -> None:
         if line.startswith("ansible==") and "3.14" not in line.replace('python_version < "3.14"', "")
     }
     assert len(pinned) == 1
+
+
+def test_a_shared_checkout_is_copied_without_what_belongs_to_the_host(machine: Machine, project: Path) -> None:
+    installed(machine, project)
+    left_out = [".git/config", ".venv/bin/python", "inventory/local/group_vars/all/images.yml"]
+    for name in [*left_out, "inventory/local/group_vars/all/main.yml"]:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("---\n")
+    (project / "site.yml").chmod(0o666)
+    answer = machine.run(PROJECT=str(project))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    copy = machine.home / "project"
+    assert not [name for name in left_out if (copy / name).exists()]
+    assert (copy / "inventory/local/group_vars/all/main.yml").exists()
+    # Ansible ignores the configuration in a directory that others can write to.
+    assert (copy / "site.yml").stat().st_mode & 0o022 == 0
+
+
+def test_images_are_downloaded_from_a_url_once(machine: Machine, project: Path, tmp_path: Path) -> None:
+    installed(machine, project)
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "index.json").write_text('{"docker.io/grafana/loki:3": {"file": "loki.tar.gz"}}')
+    (served / "vars.yml").write_text("---\n")
+    (served / "loki.tar.gz").write_text("image")
+    os.utime(served / "index.json", (0, 0))
+    # curl … --output FILE URL
+    machine.stub(
+        "curl", f'while [ $# -gt 2 ]; do shift; done; echo "$2" >>{tmp_path}/urls; cp -p {served}/"${{2##*/}}" "$1"'
+    )
+    for _ in range(2):
+        answer = machine.run(PROJECT=str(project), IMAGES="https://images.example/folder/")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+    urls = (tmp_path / "urls").read_text().split()
+    assert urls.count("https://images.example/folder/loki.tar.gz") == 1
+    assert urls.count("https://images.example/folder/index.json") == 2

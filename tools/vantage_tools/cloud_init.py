@@ -1,0 +1,143 @@
+"""The cloud-init file that turns a Debian or Ubuntu cloud image into a machine with Vantage: `vantage cloud-init`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import jinja2
+import typer
+import yaml
+
+from vantage_tools.errors import UserError
+from vantage_tools.paths import TOOLS
+from vantage_tools.process import run
+
+FOLDER = TOOLS / "machines/cloud-init"
+PROGRAM = TOOLS / "machines/provision.py"
+# Where the machine mounts the disk that carries the project, and the label that NoCloud looks for.
+MOUNT = "/mnt/vantage-seed"
+LABEL = "cidata"
+EXAMPLE_VARIABLES = "---\n# Variables of the roles, for example:\n# vantage_demo_faults: true"
+
+app = typer.Typer(help="A machine that provisions itself: the cloud-init file, or a disk with everything on it.")
+Project = Annotated[str, typer.Option(help="URL of a .tar.gz, git URL, or path on the machine")]
+Images = Annotated[str, typer.Option(help="directory or URL of the image archives; default: images are pulled")]
+Variables = Annotated[Path | None, typer.Option("--vars", help="YAML file with variables of the roles")]
+SshKey = Annotated[Path | None, typer.Option(help="public key for the machine's default user")]
+CaCert = Annotated[Path | None, typer.Option(help="certificate of your network's own authority, in PEM format")]
+
+
+def user_data(
+    project: str = "",
+    images: str = "",
+    variables: Path | None = None,
+    ssh_key: Path | None = None,
+    ca_cert: Path | None = None,
+    mount: str = "",
+) -> str:
+    """Return the cloud-init file; raises UserError if an option or the content of a file is invalid."""
+    texts = {path: read(path) for path in (variables, ssh_key, ca_cert) if path}
+    if variables and not isinstance(yaml.safe_load(texts[variables]), dict):
+        raise UserError(f"--vars {variables} is not a YAML mapping.", "write lines like name: value")
+    if ssh_key and "PRIVATE KEY" in texts[ssh_key]:
+        raise UserError(f"--ssh-key {ssh_key} is a private key.", "use the file that ends in .pub")
+    if ca_cert and "BEGIN CERTIFICATE" not in texts[ca_cert]:
+        raise UserError(f"--ca-cert {ca_cert} contains no PEM certificate.", "use a file with BEGIN CERTIFICATE in it")
+    if "\n" in project + images:
+        raise UserError("--project and --images must be one line each.", "remove the line breaks")
+    loader = jinja2.FileSystemLoader(FOLDER)
+    environment = jinja2.Environment(
+        loader=loader, trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template("user-data.j2").render(
+        project=shlex.quote(project) if project else "",
+        images=shlex.quote(images) if images else "",
+        variables=texts[variables] if variables else EXAMPLE_VARIABLES,
+        ssh_key=texts[ssh_key] if ssh_key else "",
+        ca_cert=texts[ca_cert] if ca_cert else "",
+        mount=mount,
+        label=LABEL,
+        program=PROGRAM.read_text(encoding="utf-8"),
+    )
+
+
+def read(path: Path) -> str:
+    """Return the text of a file; raises UserError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}", "check the path") from None
+
+
+def rendered_files() -> dict[Path, str]:
+    """Return the committed file, which has empty settings."""
+    return {FOLDER / "user-data": user_data()}
+
+
+@app.command("user-data")
+def print_user_data(
+    project: Project,
+    images: Images = "",
+    variables: Variables = None,
+    ssh_key: SshKey = None,
+    ca_cert: CaCert = None,
+) -> None:
+    """Print the file for a cloud or a hypervisor."""
+    typer.echo(user_data(project, images, variables, ssh_key, ca_cert), nl=False)
+
+
+@app.command()
+def seed(
+    out: Annotated[Path, typer.Argument(help="OUT.iso, or a directory")],
+    project: Project = "",
+    images: Images = "",
+    variables: Variables = None,
+    ssh_key: SshKey = None,
+    ca_cert: CaCert = None,
+    carry_project: Annotated[bool, typer.Option("--carry-project", help="include the committed project")] = False,
+    carry_images: Annotated[Path | None, typer.Option(help="include the archives of `make images`")] = None,
+) -> None:
+    """Write the disk of cloud-init's NoCloud source, so that the machine needs no network for the project."""
+    if not project and not carry_project:
+        raise UserError("the project's source is missing.", "add --carry-project, or --project URL")
+    is_iso = out.suffix == ".iso"
+    if is_iso and not out.parent.is_dir():
+        raise UserError(f"{out.parent} is not a directory.", "create it, or use another path")
+    if is_iso and not shutil.which("xorriso"):
+        raise UserError("xorriso is not installed.", "vantage host-tools seed, or use a directory instead of an .iso")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if carry_project:
+            run("git", "archive", "--format=tar.gz", f"--output={folder}/project.tar.gz", "HEAD")
+            project = f"{MOUNT}/project.tar.gz"
+        if carry_images:
+            link_images(carry_images, folder / "images")
+            images = f"{MOUNT}/images"
+        mount = MOUNT if carry_project or carry_images else ""
+        text = user_data(project, images, variables, ssh_key, ca_cert, mount)
+        (folder / "user-data").write_text(text, encoding="utf-8")
+        # cloud-init runs again on a machine that sees a new id.
+        (folder / "meta-data").write_text(f"instance-id: vantage-{uuid.uuid4()}\nlocal-hostname: vantage\n")
+        if is_iso:
+            run("xorriso", "-as", "mkisofs", "-quiet", "-f", "-J", "-r", "-V", LABEL, "-o", out.absolute(), folder)
+        else:
+            shutil.copytree(folder, out, dirs_exist_ok=True)
+
+
+def link_images(source: Path, target: Path) -> None:
+    """Link the archives that index.json lists into a new directory; raises UserError if one is missing."""
+    fix = "run `make images` and use the directory that it prints"
+    if not (source / "index.json").is_file():
+        raise UserError(f"{source} has no index.json.", fix)
+    archives = [entry["file"] for entry in json.loads(read(source / "index.json")).values()]
+    target.mkdir()
+    for name in ["index.json", "vars.yml", *archives]:
+        if not (source / name).is_file():
+            raise UserError(f"{source / name} is missing.", fix)
+        (target / name).symlink_to((source / name).resolve())

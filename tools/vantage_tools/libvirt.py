@@ -1,0 +1,94 @@
+"""Make sure that libvirt answers, for Vagrant: `vantage libvirt`."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import typer
+
+from vantage_tools.errors import UserError
+from vantage_tools.paths import cache_dir
+from vantage_tools.process import output, run, succeeds
+
+URI = ["virsh", "--connect", "qemu:///system"]
+START_SECONDS = 30
+
+app = typer.Typer(help="Start libvirt for Vagrant where it does not run, and find out whether KVM works.")
+
+
+def find_driver() -> str:
+    """Return kvm if libvirt's own check finds hardware virtualization that this user may use, otherwise qemu."""
+    try:
+        checks = subprocess.run(["virt-host-validate", "qemu"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return "qemu"
+    wanted = ("hardware virtualization", "/dev/kvm exists", "/dev/kvm is accessible")
+    passed = [line for line in checks.splitlines() if any(name in line for name in wanted) and "PASS" in line]
+    return "kvm" if len(passed) == len(wanted) else "qemu"
+
+
+def answers() -> bool:
+    """Return whether libvirt answers this user."""
+    return succeeds(*URI, "version", timeout=20)
+
+
+@app.command()
+def start() -> None:
+    """Start libvirt unless it answers, and save the driver for the Vagrantfile."""
+    if not shutil.which("virsh"):
+        raise UserError("libvirt is not installed.", "vantage host-tools vm")
+    if not answers():
+        if not Path("/run/systemd/system").is_dir():
+            start_daemons()
+        else:
+            run(*([] if os.geteuid() == 0 else ["sudo"]), "systemctl", "start", "libvirtd")
+            if not answers():
+                user = getpass.getuser()
+                fix = f"sudo usermod -aG libvirt {user}, then log in again"
+                raise UserError(f"libvirt does not answer user {user}.", fix)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    (cache_dir() / "libvirt-driver").write_text(find_driver() + "\n")
+
+
+def start_daemons() -> None:
+    """Start virtlogd and libvirtd without systemd; raises UserError if libvirt still does not answer."""
+    if os.geteuid() != 0:
+        raise UserError("libvirt does not run, and there is no systemd to start it.", "sudo vantage libvirt start")
+    log = cache_dir() / "libvirt/libvirtd.log"
+    for folder in (log.parent, Path("/run/libvirt")):
+        folder.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"libvirt: starting libvirtd without systemd; log: {log}", err=True)
+    # virtlogd takes the serial consoles of the machines, so it comes first.
+    if not succeeds("pgrep", "-x", "virtlogd"):
+        run("virtlogd", "--daemon")
+    (log.parent / "started-by-vantage").touch()
+    with log.open("a") as file:
+        run("libvirtd", "--daemon", stdout=file, stderr=file)
+    deadline = time.monotonic() + START_SECONDS
+    while not answers():
+        if time.monotonic() > deadline:
+            raise UserError(f"libvirtd does not answer. Its last lines:\n{log.read_text()[-1500:]}", f"read {log}")
+        time.sleep(1)
+
+
+@app.command()
+def stop() -> None:
+    """Stop libvirt if `start` started it without systemd and no machine runs."""
+    marker = cache_dir() / "libvirt/started-by-vantage"
+    if not marker.exists():
+        return
+    if answers() and output(*URI, "list", "--name").strip():
+        typer.echo("libvirt: machines are running; libvirtd stays", err=True)
+        return
+    for name in ("libvirtd", "virtlogd"):
+        try:
+            os.kill(int(Path(f"/run/{name}.pid").read_text()), signal.SIGTERM)
+        except (OSError, ValueError):
+            continue
+    marker.unlink()
