@@ -25,12 +25,13 @@ collection: $(VENV) ## Build the roles and playbooks as a collection, in build/
 completion: ## Print what lets bash complete make's targets
 	@cat scripts/completion.bash
 
-$(VENV): requirements/dev.txt app/requirements.txt
+$(VENV): tools/requirements/dev.txt app/requirements.txt tools/pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/host-tools python
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "Installing the tools that requirements/dev.txt and app/requirements.txt pin: some minutes, about 1 GB. A dot is a package."
-	@.venv/bin/pip install --disable-pip-version-check --no-input --require-hashes -r requirements/dev.txt -r app/requirements.txt \
+	@echo "Installing the tools that tools/requirements/dev.txt and app/requirements.txt pin: some minutes, about 1 GB. A dot is a package."
+	@.venv/bin/pip install --disable-pip-version-check --no-input --require-hashes -r tools/requirements/dev.txt -r app/requirements.txt \
 	  | while read -r line; do case "$$line" in Collecting*) printf . ;; Installing*) printf ' all there, installing …' ;; esac; done; echo
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e tools
 	@touch $@
 
 .PHONY: up
@@ -76,7 +77,7 @@ down: $(VENV) ## Remove the VM and its data
 
 .PHONY: images
 images: $(VENV) ## Get every image: from a registry, or made of published packages
-	@images/vantage-images get
+	@.venv/bin/vantage images get
 
 .PHONY: compose
 compose: $(VENV) ## Write docker-compose.yml from the roles
@@ -150,16 +151,13 @@ dashboards: $(VENV) ## Write Grafana's dashboards from their Python sources
 .PHONY: requirements
 requirements: ## Pin requirements again
 	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
-	@for name in dev ansible; do \
-	  .venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-emit-index-url "requirements/$$name.in" -o "requirements/$$name.txt"; done
-	@.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --constraint requirements/dev.txt requirements/browser.in -o requirements/browser.txt
-	@# Ubuntu 22.04's python3.11 is a release candidate, which pip takes for no version below 3.14.
-	@sed -i.old s/python_full_version/python_version/ requirements/ansible.txt && rm requirements/ansible.txt.old
+	@cd tools/requirements && for name in dev ansible browser; do \
+	  ../../.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url $$(test $$name = dev || echo --constraint dev.txt) $$name.in -o $$name.txt; done
+	@# Ubuntu 22.04's python3.11 is a release candidate, which old versions of pip take for no version below 3.12.
+	@for file in tools/requirements/*.txt; do sed -i.old s/python_full_version/python_version/ $$file && rm $$file.old; done
 	@rm -rf .venv-pin
 
 .PHONY: clean
 clean: ## Remove the caches (images, boxes, toolchains) and the tools' environment
-	@images/vantage-images clean
 	@rm -rf .venv "$(VANTAGE_CACHE)"

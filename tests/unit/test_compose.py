@@ -327,7 +327,7 @@ def compose_program() -> list[str]:
 def test_compose_takes_the_file(tmp_path: Path) -> None:
     program = compose_program()
     if not program:
-        pytest.skip("there is no docker compose here; `images/vantage-images tool compose` makes one")
+        pytest.skip("there is no docker compose here; `vantage images tool compose` makes one")
     folder = tmp_path / "here"
     folder.mkdir()
     file = ["--file", str(ROOT / "docker-compose.yml"), "--project-directory", str(ROOT)]

@@ -31,7 +31,7 @@ def found_by_renovate(path: Path) -> list[dict[str, str]]:
     return [m.groupdict() for m in re.finditer(pattern.replace("(?<", "(?P<"), path.read_text(encoding="utf-8"))]
 
 
-PINS = [ROOT / "images/images.yml", *sorted(ROLES.glob("*/defaults/main.yml"))]
+PINS = [ROOT / "tools/images/images.yml", *sorted(ROLES.glob("*/defaults/main.yml"))]
 
 
 @pytest.mark.parametrize("path", PINS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -16,13 +16,12 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout in which nothing real is started: each program notes its call."""
     project = tmp_path / "project"
     (project / "scripts").mkdir(parents=True)
-    (project / "images").mkdir()
     (project / ".venv/bin").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/test-systems", project / "scripts")
     programs = {
         "scripts/engine": "exit 0",
         # One system's packages cannot be had.
-        "images/vantage-images": 'case "$*" in "load system-ubuntu2604") echo "mmdebstrap failed"; exit 1 ;; esac',
+        ".venv/bin/vantage": 'case "$*" in "images load system-ubuntu2604") echo "mmdebstrap failed"; exit 1 ;; esac',
         # Another one's second run changes something.
         ".venv/bin/molecule": 'echo "$VANTAGE_SYSTEM $*" >>calls; [ "$VANTAGE_SYSTEM $*" != "ubuntu2204 idempotence" ]',
         ".venv/bin/pytest": "exit 0",

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from vantage_tools.errors import UserError
+from vantage_tools.images.cli import app as images_app
 
 app = typer.Typer(
     name="vantage",
@@ -14,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(images_app, name="images")
 
 
 @app.callback()
