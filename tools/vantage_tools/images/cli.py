@@ -43,13 +43,9 @@ class Source(StrEnum):
     MAKE = "make"
 
 
-class CheckResult(StrEnum):
-    """What a registry answers about a tag."""
-
-    FOUND = "found"
-    NOT_FOUND = "not found"
-    NO_ANSWER = "no answer"
-
+# Exit statuses of `check`.
+TAG_NOT_FOUND = 1
+NO_ANSWER = 3
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="As in images.yml; default: all for hosts.")]
 SourceOption = Annotated[Source, typer.Option(help="Whether to pull or make.")]
@@ -170,11 +166,12 @@ def check_tags() -> None:
     refs = [image.pull for image in manifest.images if image.pull]
     refs += re.findall(r"^ARG BASE_IMAGE=(\S+)$", (manifest.root / "app/Dockerfile").read_text(), re.MULTILINE)
     is_reachable = cache(registry.is_reachable)
-    results = {_check(ref, is_reachable) for ref in refs}
-    raise typer.Exit(1 if CheckResult.NOT_FOUND in results else 3 if CheckResult.NO_ANSWER in results else 0)
+    statuses = {_check(ref, is_reachable) for ref in refs}
+    raise typer.Exit(TAG_NOT_FOUND if TAG_NOT_FOUND in statuses else max(statuses))
 
 
-def _check(ref: str, is_reachable: Callable[[str], bool]) -> CheckResult:
+def _check(ref: str, is_reachable: Callable[[str], bool]) -> int:
+    """Print what the registry answers about one tag, and return the exit status that it calls for."""
     reference = Reference.parse(ref)
     try:
         if not is_reachable(reference.host):
@@ -182,8 +179,8 @@ def _check(ref: str, is_reachable: Callable[[str], bool]) -> CheckResult:
         print(f"{ref}@{registry.digest_of(reference)}")
     except registry.TagNotFoundError:
         print(f"{ref}: tag not found", file=sys.stderr)
-        return CheckResult.NOT_FOUND
+        return TAG_NOT_FOUND
     except registry.RegistryError as error:
         print(f"{ref}: registry does not answer ({error})", file=sys.stderr)
-        return CheckResult.NO_ANSWER
-    return CheckResult.FOUND
+        return NO_ANSWER
+    return 0

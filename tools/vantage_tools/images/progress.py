@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 # Between two lines about one step where the output is not a terminal, such as a CI log.
 REMINDER_SECONDS = 20.0
@@ -29,7 +30,8 @@ class Step:
             self.title + (f", {elapsed:.0f} s" if elapsed >= 1 else "") + (f" – {self.detail}" if self.detail else "")
         )
 
-    __rich__ = __str__
+    def __rich__(self) -> Text:
+        return Text(str(self), no_wrap=True, overflow="ellipsis")
 
 
 class Progress:
@@ -51,7 +53,7 @@ class Progress:
         """Show a step of the current image while the block runs."""
         step = Step(f"[{self._number}/{self._total}] {self._name}: {text}")
         if self._console.is_terminal:
-            with Live(get_renderable=step.__str__, console=self._console, transient=True):
+            with Live(step, console=self._console, transient=True):
                 yield step
             return
         ended = threading.Event()
