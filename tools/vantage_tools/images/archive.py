@@ -52,13 +52,13 @@ class Layer:
         self._tar = tar
         self._directories = {"."}
 
-    def _add(self, path: str, kind: bytes, mode: int, owner: tuple[int, int], data: IO[bytes] | None = None, size: int = 0,
-             target: str = "") -> None:  # fmt: skip
+    def _add(self, path: str, kind: bytes, mode: int, data: IO[bytes] | None = None, **attributes: Any) -> None:
         name = path.strip("/")
         self.directory(str(PurePosixPath(name).parent))
         info = tarfile.TarInfo(name + "/" * (kind == tarfile.DIRTYPE))
-        info.type, info.mode, info.mtime, info.size, info.linkname = kind, mode, EPOCH, size, target
-        info.uid, info.gid = owner
+        info.type, info.mode, info.mtime = kind, mode, EPOCH
+        for attribute, value in attributes.items():
+            setattr(info, attribute, value)
         self._tar.addfile(info, data)
 
     def directory(self, path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> None:
@@ -66,20 +66,20 @@ class Layer:
         name = path.strip("/") or "."
         if name not in self._directories:
             self._directories.add(name)
-            self._add(name, tarfile.DIRTYPE, mode, owner)
+            self._add(name, tarfile.DIRTYPE, mode, uid=owner[0], gid=owner[1])
 
     def data(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Add a file with `content`."""
-        self._add(path, tarfile.REGTYPE, mode, (0, 0), io.BytesIO(content), len(content))
+        self._add(path, tarfile.REGTYPE, mode, io.BytesIO(content), size=len(content))
 
     def file(self, path: str, source: Path, mode: int = 0o644) -> None:
         """Add a copy of the file `source`."""
         with source.open("rb") as stream:
-            self._add(path, tarfile.REGTYPE, mode, (0, 0), stream, source.stat().st_size)
+            self._add(path, tarfile.REGTYPE, mode, stream, size=source.stat().st_size)
 
     def symlink(self, path: str, target: str) -> None:
         """Add a symbolic link to `target`."""
-        self._add(path, tarfile.SYMTYPE, 0o777, (0, 0), target=target)
+        self._add(path, tarfile.SYMTYPE, 0o777, linkname=target)
 
 
 @contextmanager

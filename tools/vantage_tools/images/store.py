@@ -64,8 +64,8 @@ class Store:
             with self._hold():
                 yield
         except OSError as error:
-            raise UserError(f"{error.filename or self.cache}: {error.strerror or error}",
-                            "Check free space and permissions there, then retry: finished steps are kept.") from error  # fmt: skip
+            fix = "Check free space and permissions there, then retry: finished steps are kept."
+            raise UserError(f"{error.filename or self.cache}: {error.strerror or error}", fix) from error
 
     @contextmanager
     def _hold(self) -> Iterator[None]:
