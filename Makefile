@@ -8,7 +8,7 @@ VM ?= auto
 PYTHON ?= python3
 export ANSIBLE_FORCE_COLOR ?= $(if $(TERM),0)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-REQUIREMENTS := requirements
+REQUIREMENTS := tools/requirements
 LOCKED := $(REQUIREMENTS)/dev.txt app/requirements.txt
 VENV := .venv/.ready
 
@@ -51,7 +51,7 @@ $(TARGETS): $(VENV)
 	@vantage $@ $(ARGS)
 
 images: $(VENV) ## Get every image: pulled, or made of published packages
-	@images/vantage-images get
+	@vantage images get
 bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
 	@scripts/bench
 box: $(VENV) ## Build a Vagrant box from Debian's packages
@@ -75,17 +75,14 @@ $(VENV): $(LOCKED) tools/pyproject.toml
 
 requirements: ## Pin the requirements to the newest versions
 	@$(PYTHON) -m venv .venv-pin && .venv-pin/bin/pip install --quiet uv
-	@for name in dev ansible; do \
-	  .venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-emit-index-url "$(REQUIREMENTS)/$$name.in" -o "$(REQUIREMENTS)/$$name.txt"; done
-	@.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --constraint $(REQUIREMENTS)/dev.txt $(REQUIREMENTS)/browser.in -o $(REQUIREMENTS)/browser.txt
-	@# Ubuntu 22.04's python3.11 is a release candidate, which pip orders below 3.11.
-	@sed -i.old s/python_full_version/python_version/ $(REQUIREMENTS)/ansible.txt && rm $(REQUIREMENTS)/ansible.txt.old
+	@cd $(REQUIREMENTS) && for name in dev ansible browser; do \
+	  $(CURDIR)/.venv-pin/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url $$(test $$name = dev || echo --constraint dev.txt) $$name.in -o $$name.txt; done
+	@# Ubuntu 22.04's python3.11 is a release candidate, which old versions of pip order below 3.11.
+	@for file in $(REQUIREMENTS)/*.txt; do sed -i.old s/python_full_version/python_version/ $$file && rm $$file.old; done
 	@rm -rf .venv-pin
 
 clean: ## Remove the caches (images, boxes, toolchains) and the environment
-	@images/vantage-images clean
 	@rm -rf .venv "$${VANTAGE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/vantage}"
 
 # --- Targets of earlier versions ---

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from ansible.template import trust_as_template
+from compose.roles import of_site
+from compose.services import COMMITTED
 from rendering import ROLES, ROOT, Host, load, specs
 from test_roles import SERVICES, service_variables
 
 from compose import __main__ as compose
 from compose import local, settings
-from compose.roles import of_site
-from compose.services import COMMITTED
 
 DOCUMENT = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SETTINGS = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from archives import write_tar
-from vantage_images.archive import Ids, give_index, ids_in_archive, new_layer, write_image
-from vantage_images.base import make_scratch
+from vantage_tools.images.archive import Ids, add_index, ids_in_archive, new_layer, write_image
+from vantage_tools.images.base import make_scratch
 
 REF = "docker.io/prom/prometheus:v3.13.5"
 SETTINGS = {"User": "nobody", "Entrypoint": ["/bin/x"], "ExposedPorts": ["9090/tcp"], "Volumes": ["/data"]}
@@ -24,7 +24,7 @@ def make(folder: Path) -> tuple[Path, Ids]:
     program.write_bytes(b"\x7fELF" + bytes(5000))
     layer_path = folder / "layer.tar"
     with new_layer(layer_path) as layer:
-        layer.directory("/data", 0o775, 65534, 65534)
+        layer.directory("/data", 0o775, (65534, 65534))
         layer.file("/bin/x", program, 0o755)
         layer.data("/etc/x/x.yml", b"a: 1\n")
         layer.symlink("/bin/y", "x")
@@ -114,7 +114,7 @@ def test_an_archive_of_an_old_docker_gets_an_index_and_keeps_its_id(tmp_path: Pa
     archive, ids = make(tmp_path)
     layer = members(archive)[json.loads(members(archive)["manifest.json"])[0]["Layers"][0]]
     old = as_old_docker(archive, tmp_path / "old.tar.gz")
-    given = give_index(old, REF, ids_in_archive(old)[1])
+    given = add_index(old, REF, ids_in_archive(old)[1])
     assert given.id == ids.id
     assert ids_in_archive(old) == ([REF], given)
     files = members(old)
@@ -134,7 +134,7 @@ def test_an_archive_of_an_old_docker_gets_an_index_and_keeps_its_id(tmp_path: Pa
 def test_an_archive_with_an_index_is_left_alone(tmp_path: Path) -> None:
     archive, ids = make(tmp_path)
     before = archive.stat()
-    assert give_index(archive, REF, ids) == ids
+    assert add_index(archive, REF, ids) == ids
     assert archive.stat().st_mtime_ns == before.st_mtime_ns
 
 
@@ -146,7 +146,7 @@ def test_an_archive_with_an_index_is_left_alone(tmp_path: Path) -> None:
 def test_packed_layers_stay_packed_and_are_called_so(tmp_path: Path, layer: bytes, kind: str) -> None:
     manifest = json.dumps([{"Config": "c.json", "RepoTags": [REF], "Layers": ["l.tar.gz"]}]).encode()
     path = write_tar(tmp_path / "other.tar", {"c.json": b"{}", "l.tar.gz": layer, "manifest.json": manifest})
-    ids = give_index(path, REF, ids_in_archive(path)[1])
+    ids = add_index(path, REF, ids_in_archive(path)[1])
     files = members(path)
     (item,) = json.loads(files["blobs/sha256/" + ids.digest.removeprefix("sha256:")])["layers"]
     assert item["mediaType"] == f"application/vnd.oci.image.layer.v1.tar{kind}"
@@ -158,7 +158,7 @@ def test_an_archive_without_its_layer_is_left_as_it_is(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "old.tar", {"c.json": b"{}", "manifest.json": manifest})
     before = path.read_bytes()
     with pytest.raises(KeyError, match=r"gone/layer\.tar"):
-        give_index(path, REF, ids_in_archive(path)[1])
+        add_index(path, REF, ids_in_archive(path)[1])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

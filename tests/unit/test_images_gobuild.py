@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vantage_images import gobuild
-from vantage_images.errors import ImageError
+from vantage_tools.errors import UserError
+from vantage_tools.images import gobuild
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ def test_the_version_of_go_is_read(text: str, version: tuple[int, ...]) -> None:
 
 
 def test_too_little_room_is_said_before_anything_is_built(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"GiB are free and building engines needs .* GiB\n.*VANTAGE_CACHE"):
-        gobuild.require_room(tmp_path, needed=1 << 60)
+    with pytest.raises(UserError, match=r"GiB free, .* GiB needed\n.*VANTAGE_CACHE"):
+        gobuild.require_space(tmp_path, needed=1 << 60)
 
 
 def test_a_warm_cache_needs_little_room(tmp_path: Path) -> None:
     (tmp_path / "go" / "build" / "00").mkdir(parents=True)
-    gobuild.require_room(tmp_path, needed=1 << 60)
+    gobuild.require_space(tmp_path, needed=1 << 60)
 
 
 def test_the_users_own_go_settings_do_not_reach_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,5 +41,5 @@ def test_the_users_own_go_settings_do_not_reach_the_build(tmp_path: Path, monkey
 
 def test_an_unknown_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gobuild.platform, "machine", lambda: "riscv64")
-    with pytest.raises(ImageError, match="riscv64"):
+    with pytest.raises(UserError, match="riscv64"):
         gobuild.architecture()

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from vantage_images import registry
-from vantage_images.manifest import Reference
+from vantage_tools.images import registry
+from vantage_tools.images.manifest import Reference
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -66,27 +66,36 @@ def host() -> Iterator[str]:
 
 
 def test_a_registry_that_wants_a_token_answers(host: str) -> None:
-    assert registry.answers(host)
+    assert registry.is_reachable(host)
 
 
 def test_a_closed_port_and_an_unknown_name_do_not_answer() -> None:
-    assert not registry.answers("127.0.0.1:1", timeout=2)
-    assert not registry.answers("registry.invalid", timeout=2)
+    assert not registry.is_reachable("127.0.0.1:1")
+    assert not registry.is_reachable("registry.invalid")
 
 
 def test_a_proxy_that_forbids_is_no_registry() -> None:
     forbidding = type("Forbidding", (Registry,), {"status": 403})
     with running(forbidding) as address:
-        assert not registry.answers(address)
+        assert not registry.is_reachable(address)
 
 
 def test_a_tag_resolves_to_its_digest(host: str) -> None:
     assert registry.digest_of(Reference(host, "team/app", "1")) == DIGEST
 
 
-def test_an_absent_tag_is_named_as_such(host: str) -> None:
-    with pytest.raises(registry.RegistryError, match="no such tag"):
+def test_an_absent_tag_is_told_from_a_registry_that_does_not_answer(host: str) -> None:
+    with pytest.raises(registry.TagNotFoundError, match="team/app:2"):
         registry.digest_of(Reference(host, "team/app", "2"))
+    with pytest.raises(registry.RegistryError):
+        registry.digest_of(Reference("127.0.0.1:1", "team/app", "2"))
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_a_refusal_is_not_taken_for_an_absent_tag(status: int) -> None:
+    refusing = type("Refusing", (Registry,), {"status": status})
+    with running(refusing) as address, pytest.raises(registry.RegistryError, match=str(status)):
+        registry.digest_of(Reference(address, "team/app", "1"))
 
 
 def test_a_registry_without_a_token_to_give_is_reported() -> None:

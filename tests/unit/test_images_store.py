@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from vantage_images import keys
-from vantage_images.manifest import Manifest, load
-from vantage_images.store import Record, Store, cache_root, write_atomically
+from vantage_tools.images import keys
+from vantage_tools.images.manifest import Manifest, load
+from vantage_tools.images.store import Record, Store, write_atomically
+from vantage_tools.paths import cache_dir
 
 IMAGES = """
     images:
@@ -35,10 +36,10 @@ IMAGES = """
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "images" / "loki").mkdir(parents=True)
-    (tmp_path / "images" / "images.yml").write_text(textwrap.dedent(IMAGES))
-    (tmp_path / "images" / "loki" / "go.mod").write_text("module x\n")
-    (tmp_path / "images" / "loki" / "go.sum").write_text("m v1.9 h1:x\n")
+    (tmp_path / "tools/images" / "loki").mkdir(parents=True)
+    (tmp_path / "tools/images" / "images.yml").write_text(textwrap.dedent(IMAGES))
+    (tmp_path / "tools/images" / "loki" / "go.mod").write_text("module x\n")
+    (tmp_path / "tools/images" / "loki" / "go.sum").write_text("m v1.9 h1:x\n")
     (tmp_path / "app" / "src" / "shop").mkdir(parents=True)
     (tmp_path / "app" / "tests").mkdir()
     (tmp_path / "app" / "Dockerfile").write_text("FROM x\n")
@@ -50,7 +51,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "cache")
-    made.prepare()
+    for folder in (made.folder, made.work):
+        folder.mkdir(parents=True)
     return made
 
 
@@ -64,7 +66,7 @@ def add(store: Store, name: str, ref: str) -> None:
     store.add(Record(name, ref, f"{name}.tar.gz", "sha256:1", "sha256:2", "made", "k"))
 
 
-@pytest.mark.parametrize("changed", ["images/loki/go.sum", "images/loki/go.mod"])
+@pytest.mark.parametrize("changed", ["tools/images/loki/go.sum", "tools/images/loki/go.mod"])
 def test_a_changed_pin_changes_the_key_of_its_engine_only(root: Path, changed: str) -> None:
     before, app = key(root, "loki"), key(root, "app")
     assert key(root, "loki") == before
@@ -91,7 +93,7 @@ def test_tests_and_byte_code_do_not_change_the_key_of_the_app(root: Path) -> Non
 def test_settings_and_architecture_are_part_of_the_key(root: Path) -> None:
     before = key(root, "loki")
     assert key(root, "loki", "arm64") != before
-    path = root / "images" / "images.yml"
+    path = root / "tools/images/images.yml"
     path.write_text(
         path.read_text().replace("config: {}}\n      - {name: app", "config: {User: x}}\n      - {name: app")
     )
@@ -165,20 +167,20 @@ def test_a_second_run_waits_for_the_first_and_says_so(store: Store, capsys: pyte
         assert finish.is_set()
     timer.join()
     process.join()
-    assert f"another run (pid {process.pid})" in capsys.readouterr().err
+    assert f"waiting for process {process.pid}," in capsys.readouterr().err
 
 
 def test_writing_the_same_text_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    assert write_atomically(path, "a")
+    write_atomically(path, "a")
     before = path.stat().st_mtime_ns
-    assert not write_atomically(path, "a")
+    write_atomically(path, "a")
     assert path.stat().st_mtime_ns == before
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("VANTAGE_CACHE", raising=False)
-    assert cache_root() == tmp_path / "vantage"
+    assert cache_dir() == tmp_path / "vantage"
     monkeypatch.setenv("VANTAGE_CACHE", str(tmp_path / "own"))
-    assert cache_root() == tmp_path / "own"
+    assert cache_dir() == tmp_path / "own"

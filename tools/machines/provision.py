@@ -38,7 +38,7 @@ from typing import NoReturn
 HOME = Path(os.environ.get("VANTAGE_HOME", "/opt/vantage"))
 LOG = Path(os.environ.get("VANTAGE_LOG", "/var/log/vantage-provision.log"))
 SETTINGS = HOME / "settings"
-PINS = "requirements/ansible.txt"
+PINS = "tools/requirements/ansible.txt"
 NAMES = ["PROJECT", "PROJECT_SHA256", "IMAGES", "INVENTORY", "EXTRA_VARS", "VERIFY", "PYTHON"]
 STEPS = ["python", "project", "ansible", "images", "site.yml", "verify"]
 CA_BUNDLES = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]

@@ -9,6 +9,7 @@ import typer
 
 from vantage_tools import box, cloud_init, compose, libvirt, lint, machine_tests, render, testing
 from vantage_tools.errors import UserError
+from vantage_tools.images.cli import app as images
 from vantage_tools.paths import ROOT
 from vantage_tools.process import prepare_environment
 from vantage_tools.vm import cli as vm
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(vm.app)
+app.add_typer(images, name="images")
 app.add_typer(compose.app, name="compose")
 app.add_typer(testing.app)
 app.add_typer(lint.app)
@@ -33,7 +35,7 @@ app.add_typer(machine_tests.app)
 def main() -> None:
     """Run the command; an error that the user can fix is printed without a traceback."""
     prepare_environment()
-    # For `dashboards` and `compose`, until both are part of this package.
+    # For `dashboards`, until it is part of this package.
     sys.path.insert(0, str(ROOT))
     try:
         app(prog_name="vantage")

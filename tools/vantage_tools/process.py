@@ -13,8 +13,8 @@ from vantage_tools.paths import ROOT, cache_dir
 # A user's PATH lacks sbin, where dockerd and libvirtd are; the pinned tools come first.
 SEARCH_PATH = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/local/sbin:/usr/sbin:/sbin")
 
-# The command of each other area that this one needs.
-IMAGES = (ROOT / "images/vantage-images",)
+# The command that gets images.
+IMAGES = (sys.executable, "-m", "vantage_tools", "images")
 
 
 def prepare_environment() -> None:

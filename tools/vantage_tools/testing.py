@@ -23,7 +23,7 @@ from vantage_tools.vm.cli import PASS_ON
 from vantage_tools.vm.container import SystemContainer
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REQUIREMENTS = ROOT / "requirements"
+REQUIREMENTS = ROOT / "tools/requirements"
 
 app = typer.Typer()
 

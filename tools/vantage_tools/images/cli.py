@@ -1,0 +1,186 @@
+"""The subcommands of `vantage images`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vantage_tools.errors import UserError
+from vantage_tools.paths import ROOT, cache_dir
+
+from . import keys, registry
+from .engine import Docker
+from .getting import Getter, Missing
+from .gobuild import GoBuild, architecture, require_space
+from .manifest import Manifest, Reference, load
+from .progress import Progress
+from .store import Store
+
+# Caches of the build of one tool: measured, with a margin.
+_TOOL_BYTES = 3 * 1024**3
+
+app = typer.Typer(
+    help="Get every image that Vantage runs: pulled where a registry answers, else made from packages.",
+    no_args_is_help=True,
+)
+
+
+class Source(StrEnum):
+    """Where images come from; auto pulls where a registry answers and makes the rest."""
+
+    AUTO = "auto"
+    PULL = "pull"
+    MAKE = "make"
+
+
+# Exit statuses of `check`.
+TAG_NOT_FOUND = 1
+NO_ANSWER = 3
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="As in images.yml; default: all for hosts.")]
+SourceOption = Annotated[Source, typer.Option(help="Whether to pull or make.")]
+
+
+def _world() -> tuple[Manifest, Store]:
+    return load(ROOT), Store(cache_dir().expanduser().absolute())
+
+
+def _get(names: list[str], source: Source, refresh: bool = False) -> None:
+    manifest, store = _world()
+    images = manifest.select(names)
+    with store.lock():
+        for image in images if refresh else ():
+            store.drop(image.name)
+        current = Getter(manifest, store, Docker(), Progress(0), source).current
+        absent = [image for image in images if current(image) is None]
+        getter = Getter(manifest, store, Docker(), Progress(len(absent)), source)
+        try:
+            for image in absent:
+                result = getter.get(image)
+                if isinstance(result, Missing):
+                    wish = f" Set {image.archive_variable} to an archive of it." if image.archive_variable else ""
+                    print(f"{image.name}: not available ({result.why}). The rest runs without it.{wish}",
+                          file=sys.stderr)  # fmt: skip
+        finally:
+            # After a failure too: the images so far can be used.
+            store.write_index(manifest)
+
+
+@app.command("get")
+def get_images(
+    names: Names = None,
+    source: SourceOption = Source.AUTO,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Get them again.")] = False,
+) -> None:
+    """Get images into the cache; prints nothing when all are there."""
+    _get(names or [], source, refresh)
+
+
+@app.command("load")
+def load_images(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…")], source: SourceOption = Source.AUTO
+) -> None:
+    """Get images and load them into the local engine."""
+    docker = Docker()
+    docker.require("loading images")
+    _get(names, source)
+    manifest, store = _world()
+    for image in manifest.select(names):
+        record = store.record(image.name)
+        if record is None:
+            raise UserError(f"image {image.name} is not available", "See the line above.")
+        if docker.image_id(record.ref) not in (record.id, record.digest):
+            docker.load(store.folder / record.file)
+
+
+@app.command("list")
+def list_images(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show which images are there, their size and where they came from."""
+    manifest, store = _world()
+    records = {image.name: store.record(image.name) for image in manifest.images}
+    if as_json:
+        print(json.dumps({name: record and asdict(record) for name, record in records.items()}, indent=2))
+        return
+    for name, record in records.items():
+        if record is None:
+            print(f"{name:18} missing")
+        else:
+            size = (store.folder / record.file).stat().st_size / 1e6
+            print(f"{name:18} {record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}")
+
+
+@app.command("tool")
+def make_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under tools: in images.yml.")]) -> None:
+    """Make a program for this machine and print its path."""
+    manifest, store = _world()
+    if name not in manifest.tools:
+        raise UserError(f"unknown tool: {name!r} ({', '.join(manifest.tools)})")
+    make, source = manifest.tools[name], manifest.folder / name
+    folder = store.cache / "tools" / f"{name}-{keys.program_key(make, source, architecture())}"
+    with store.lock():
+        if not folder.is_dir():
+            progress = Progress(1)
+            progress.begin(name)
+            require_space(store.cache, _TOOL_BYTES)
+            folder.parent.mkdir(exist_ok=True)
+            for old in folder.parent.glob(f"{name}-*"):
+                shutil.rmtree(old)
+            GoBuild(name, make, source, store.cache, progress).run(folder)
+            progress.done(f"made {make['version']}")
+    (program,) = make["binaries"].values()
+    print(folder / Path(program).name)
+
+
+@app.command("clean")
+def remove_caches(
+    everything: Annotated[bool, typer.Option("--all", help="The images too.")] = False,
+) -> None:
+    """Remove build caches and unfinished work."""
+    _, store = _world()
+    with store.lock():
+        shutil.rmtree(store.cache / "go", ignore_errors=True)
+        shutil.rmtree(store.work, ignore_errors=True)
+        # The folder itself stays, because a running system container has it mounted.
+        for path in store.folder.iterdir() if everything else ():
+            path.unlink()
+
+
+@app.command("check")
+def check_tags() -> None:
+    """Ask the registry for the digest of every pinned tag.
+
+    Exit status: 0 when every tag exists, 1 when one does not, 3 when a registry does not answer and none is known to be
+    missing.
+    """
+    manifest, _ = _world()
+    refs = [image.pull for image in manifest.images if image.pull]
+    refs += re.findall(r"^ARG BASE_IMAGE=(\S+)$", (manifest.root / "app/Dockerfile").read_text(), re.MULTILINE)
+    is_reachable = cache(registry.is_reachable)
+    statuses = {_check(ref, is_reachable) for ref in refs}
+    raise typer.Exit(TAG_NOT_FOUND if TAG_NOT_FOUND in statuses else max(statuses))
+
+
+def _check(ref: str, is_reachable: Callable[[str], bool]) -> int:
+    """Print what the registry answers about one tag, and return the exit status that it calls for."""
+    reference = Reference.parse(ref)
+    try:
+        if not is_reachable(reference.host):
+            raise registry.RegistryError(reference.host)
+        print(f"{ref}@{registry.digest_of(reference)}")
+    except registry.TagNotFoundError:
+        print(f"{ref}: tag not found", file=sys.stderr)
+        return TAG_NOT_FOUND
+    except registry.RegistryError as error:
+        print(f"{ref}: registry does not answer ({error})", file=sys.stderr)
+        return NO_ANSWER
+    return 0

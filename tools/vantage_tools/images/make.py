@@ -1,0 +1,152 @@
+"""Makes images: from Go modules, from Debian's packages, from app/."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from vantage_tools.vm import host_tools
+
+from .archive import Ids, ids_in_archive, naming_damage, new_layer, write_image
+from .base import make_base, make_scratch
+from .engine import Docker
+from .gobuild import GoBuild, architecture, require_space
+from .keys import FORMAT, app_files, base_key, hash_of, hash_of_files, program_key
+from .manifest import Image, Manifest
+from .progress import Progress
+from .store import Store
+from .wheels import download, serve
+
+# The base of the app's image where no registry answers, and the Python in it.
+PYTHON_VERSION = "3.13"
+PYTHON_BASE_REF = "docker.io/vantage/python:3.13-debian13"
+# A static program's certificates and time zones come from this one.
+_CERTIFICATE_BASE = "promtail-base"
+
+
+class Maker:
+    """Makes the images of `manifest` and keeps finished steps in the store's work folder."""
+
+    def __init__(self, manifest: Manifest, store: Store, docker: Docker, progress: Progress) -> None:
+        self._manifest = manifest
+        self._store = store
+        self._docker = docker
+        self._progress = progress
+
+    def make(self, image: Image) -> Ids:
+        """Write the archive of `image` and return its ids; raises UserError."""
+        self._install_tools()
+        makers = {"go": self._go, "debian": self._debian, "app": self._app}
+        return makers[image.make["kind"]](image)
+
+    def _install_tools(self) -> None:
+        """Install the programs that images are made with; raises UserError where that fails."""
+        if host_tools.missing_packages("images"):
+            with self._progress.step("installing the tools that images are made with"):
+                host_tools.install("images")
+
+    def _cached(self, prefix: str, key: str) -> Path:
+        """Return where the result of a step is kept; results with another key are removed."""
+        target = self._store.work / (prefix + key)
+        if not target.exists():
+            for old in self._store.work.glob(f"{prefix}*"):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        return target
+
+    def _base(self, name: str) -> Path:
+        base = self._manifest.bases[name]
+        target = self._cached(f"base-{name}-", f"{base_key(base)}.tar")
+        make_base(base, target, self._progress)
+        return target
+
+    def _write(self, image: Image, *layers: Path) -> Ids:
+        with self._progress.step("writing the archive"):
+            archive = self._store.archive(image.name)
+            return write_image(archive, image.make["ref"], layers, image.make["config"], architecture())
+
+    def _debian(self, image: Image) -> Ids:
+        return self._write(image, self._base(image.make["base"]))
+
+    def _go(self, image: Image) -> Ids:
+        make = image.make
+        source = self._manifest.folder / image.name
+        programs = self._cached(f"programs-{image.name}-", program_key(make, source, architecture()))
+        build = GoBuild(image.name, make, source, self._store.cache, self._progress)
+        if not programs.is_dir():
+            require_space(self._store.cache)
+            build.run(programs)
+        with tempfile.TemporaryDirectory(dir=self._store.work, suffix=".partial") as temporary:
+            top = Path(temporary, "programs.tar")
+            with new_layer(top) as layer:
+                for path, settings in make.get("directories", {}).items():
+                    uid, gid = settings["owner"].split(":")
+                    layer.directory(path, int(settings["mode"], 8), (int(uid), int(gid)))
+                for path in make["binaries"].values():
+                    layer.file(path, programs / Path(path).name, 0o755)
+                if files := make.get("module_files"):
+                    folder = build.module_folder()
+                    for name, path in files.items():
+                        layer.file(path, folder / name)
+            bottom = self._base(make["base"]) if make.get("base") else self._scratch(make.get("users", {}))
+            return self._write(image, bottom, top)
+
+    def _scratch(self, users: dict[str, int]) -> Path:
+        certificates = self._base(_CERTIFICATE_BASE)
+        target = self._store.work / f"scratch-{hash_of([FORMAT, certificates.name, users])}.tar"
+        if not target.is_file():
+            partial = target.with_name(target.name + ".partial")
+            make_scratch(partial, certificates, users)
+            partial.replace(target)
+        return target
+
+    def _app(self, image: Image) -> Ids:
+        self._docker.require("building app/Dockerfile")
+        self._load_python_base(image.make["base"])
+        context = self._manifest.root / "app"
+        requirements = sorted(context.glob("requirements*.txt"))
+        key = hash_of([PYTHON_VERSION, architecture(), hash_of_files(requirements, context)])
+        wheels = self._cached("wheels-", key)
+        with self._progress.step("fetching Python packages"):
+            download(requirements, wheels, PYTHON_VERSION)
+        with serve(wheels, self._store.work / "index.partial") as url:
+            arguments = {"BASE_IMAGE": PYTHON_BASE_REF, "PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "127.0.0.1"}
+            # The host's network, because the index listens on 127.0.0.1 only.
+            return self._build_app(image, arguments, "--network=host")
+
+    def build_app_on_official_base(self, image: Image) -> Ids:
+        """Build app/Dockerfile with no argument changed, on its own base from a registry."""
+        self._docker.require("building app/Dockerfile")
+        return self._build_app(image, {})
+
+    def _build_app(self, image: Image, arguments: dict[str, str], *options: str) -> Ids:
+        root, ref = self._manifest.root, str(image.made_ref)
+        # The content's hash, not a commit's: the same files are the same image, committed or not.
+        revision = hash_of(hash_of_files(app_files(root), root))
+        arguments = {**arguments, "VERSION": ref.rpartition(":")[2], "REVISION": revision}
+        with self._progress.step("building app/Dockerfile"):
+            self._docker.build(root / "app", ref, arguments, self._store.work / "app.log", *options)
+        with self._progress.step("writing the archive"):
+            return self._docker.save(ref, self._store.archive(image.name))
+
+    def _load_python_base(self, name: str) -> None:
+        target = self._store.work / f"image-{name}-{base_key(self._manifest.bases[name])}.tar.gz"
+        if not target.is_file():
+            rootfs = self._base(name)
+            with (
+                self._progress.step("writing the Python base"),
+                tempfile.TemporaryDirectory(dir=self._store.work, suffix=".partial") as temporary,
+            ):
+                top = Path(temporary, "python.tar")
+                with new_layer(top) as layer:
+                    # As in the official image; and pip may install, because this is a container.
+                    layer.symlink("/usr/local/bin/python", "/usr/bin/python3")
+                    layer.symlink("/usr/local/bin/python3", "/usr/bin/python3")
+                    layer.symlink("/usr/local/bin/pip", "/usr/bin/pip3")
+                    layer.data(f"/usr/lib/python{PYTHON_VERSION}/.wh.EXTERNALLY-MANAGED", b"")
+                settings = {"Cmd": ["python3"], "Env": ["LANG=C.UTF-8"]}
+                write_image(target, PYTHON_BASE_REF, [rootfs, top], settings, architecture())
+        with naming_damage(str(target), "Run: vantage images clean"):
+            _, ids = ids_in_archive(target)
+        if self._docker.image_id(PYTHON_BASE_REF) not in (ids.id, ids.digest):
+            self._docker.load(target)

@@ -1,0 +1,135 @@
+"""The images that are there: an archive and a record each, and the two files that others read."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from vantage_tools.errors import UserError
+
+from .manifest import Image, Manifest
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image in the store.
+
+    `origin` is pulled, made, archive or engine; `key` is the hash of everything it came from; `id` and `digest` are
+    what an engine with the classic and with the containerd image store calls it.
+    """
+
+    name: str
+    ref: str
+    file: str
+    id: str
+    digest: str
+    origin: str
+    key: str
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path`, unless it is there already."""
+    if path.is_file() and path.read_text() == text:
+        return
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+class Store:
+    """The folder `<cache>/images`."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.folder = cache / "images"
+        # Finished steps of unfinished images: bases, programs.
+        self.work = cache / "work"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the store for one process; a second one waits. Raises UserError for a full or unwritable disk."""
+        try:
+            with self._hold():
+                yield
+        except OSError as error:
+            fix = "Check free space and permissions there, then retry: finished steps are kept."
+            raise UserError(f"{error.filename or self.cache}: {error.strerror or error}", fix) from error
+
+    @contextmanager
+    def _hold(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        with (self.cache / "images.lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                print(f"waiting for process {stream.read().strip() or '?'}, which uses {self.cache}", file=sys.stderr)
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0)
+            stream.truncate()
+            stream.write(str(os.getpid()))
+            stream.flush()
+            # Only the holder of the lock writes, so what is partial was left by a process that was killed.
+            for left in (*self.folder.glob("*.partial"), *self.work.glob("*.partial")):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
+
+    def archive(self, name: str) -> Path:
+        """Return where the archive of the image `name` belongs."""
+        return self.folder / f"{name}.tar.gz"
+
+    def _record_path(self, name: str) -> Path:
+        return self.folder / f".{name}.json"
+
+    def record(self, name: str) -> Record | None:
+        """Return the record of an image whose archive is there, else None."""
+        try:
+            record = Record(**json.loads(self._record_path(name).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        # Without an OCI index (equal ids) what the containerd store calls the image is not known.
+        return record if self.archive(name).is_file() and record.id != record.digest else None
+
+    def add(self, record: Record) -> None:
+        """Remember an image whose archive is written."""
+        write_atomically(self._record_path(record.name), json.dumps(asdict(record), indent=2) + "\n")
+
+    def drop(self, name: str) -> None:
+        """Remove an image."""
+        self._record_path(name).unlink(missing_ok=True)
+        self.archive(name).unlink(missing_ok=True)
+
+    def write_index(self, manifest: Manifest) -> None:
+        """Write index.json and vars.yml for every image that is there and is sent to hosts."""
+        images = [image for image in manifest.images if not image.local]
+        records = {image.name: record for image in images if (record := self.record(image.name))}
+        index = {
+            record.ref: {key: value for key, value in asdict(record).items() if key not in ("ref", "key")}
+            for record in records.values()
+        }
+        write_atomically(self.folder / "index.json", json.dumps(index, indent=2, sort_keys=True) + "\n")
+        text = yaml.safe_dump(_variables(images, records, self.folder), sort_keys=False, explicit_start=True)
+        write_atomically(self.folder / "vars.yml", f"# Written by `vantage images get`, which overwrites it.\n{text}")
+
+
+def _variables(images: list[Image], records: Mapping[str, Record], folder: Path) -> dict[str, object]:
+    values: dict[str, object] = {"vantage_image_source": "archive", "vantage_image_archive_dir": str(folder)}
+    for image in images:
+        if image.name in records and image.variable:
+            values[image.variable] = records[image.name].ref
+        elif image.enabled_variable:
+            values[image.enabled_variable] = False
+    return values
