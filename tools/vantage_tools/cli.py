@@ -44,6 +44,6 @@ def main() -> None:
         sys.exit(1)
     except subprocess.CalledProcessError as error:
         # The program has printed the reason, unless its output was captured.
-        print(error.stderr or "", end="", file=sys.stderr)
+        print(error.stdout or "", error.stderr or "", sep="", end="", file=sys.stderr)
         print(f"vantage: {error.cmd[0]} failed: exit code {error.returncode}.", file=sys.stderr)
         sys.exit(error.returncode if error.returncode > 0 else 1)
