@@ -8,6 +8,7 @@ VM ?= auto
 export VANTAGE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vantage
 export ANSIBLE_FORCE_COLOR ?= $(if $(TERM),0)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/tools$(if $(PYTHONPATH),:$(PYTHONPATH))
 PYTHON ?= python3
 VENV := .venv/.ready
 
@@ -56,7 +57,7 @@ report: $(VENV) ## What happened in the last minutes and hours, as a page in rep
 .PHONY: samples
 samples: $(VENV) ## Log lines and traces of the VM as files in docs/samples
 	@scripts/vm report "$(VM)" "-e report_dir=build/samples -e report_keep_data=true $(ARGS)"
-	@.venv/bin/python -m vantage_report.samples --data build/samples/data.json.gz --out docs/samples
+	@.venv/bin/python -m vantage_tools samples --data build/samples/data.json.gz
 
 .PHONY: logs
 logs: $(VENV) ## The journal of one service: make logs S=storefront

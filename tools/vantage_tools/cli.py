@@ -7,6 +7,7 @@ import sys
 import typer
 
 from vantage_tools.errors import UserError
+from vantage_tools.report import cli as report
 
 app = typer.Typer(
     name="vantage",
@@ -19,6 +20,10 @@ app = typer.Typer(
 @app.callback()
 def _main() -> None:
     """Keep subcommands named even while there is only one."""
+
+
+app.command()(report.render_report)
+app.command()(report.samples)
 
 
 def main() -> None:
