@@ -125,8 +125,8 @@ test-browser: $(VENV) ## Look at the dashboards in a real browser: panels, click
 	@scripts/test-browser $(ARGS)
 
 .PHONY: bench
-bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
-	@scripts/bench
+bench: $(VENV) ## Measure what the README promises; ARGS="--base DIR" compares with another checkout
+	@.venv/bin/python -m vantage_tools bench $(ARGS)
 
 .PHONY: box
 box: $(VENV) ## Make a Vagrant box of Debian's packages

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from vantage_tools import bench, fill_past
 from vantage_tools.errors import UserError
 from vantage_tools.report import cli as report
 
@@ -24,6 +25,8 @@ def _main() -> None:
 
 app.command()(report.render_report)
 app.command()(report.samples)
+app.command()(bench.bench)
+app.command()(fill_past.fill_past)
 
 
 def main() -> None:
