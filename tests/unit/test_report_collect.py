@@ -102,7 +102,7 @@ def test_everything_is_asked_in_few_rounds() -> None:
 def test_times_come_from_the_clock_of_the_stores() -> None:
     engines = Engines()
     Collector(engines, 300, 21_600).run({})
-    asked = {question.name: dict(question.parameters) for question in engines.asked}
+    asked = {question.name: question.parameters for question in engines.asked}
     assert asked["requests@short"]["time"] == f"{END:.3f}"
     assert asked["requests@base"]["time"] == f"{END - 300:.3f}"
     assert "[21300s]" in asked["requests@base"]["query"]
@@ -112,7 +112,7 @@ def test_times_come_from_the_clock_of_the_stores() -> None:
 def test_traces_of_jaeger_are_ignored_and_spans_keep_only_useful_tags() -> None:
     engines = Engines()
     data = Collector(engines, 300, 21_600).run({})
-    searched = {dict(q.parameters)["service"] for q in engines.asked if q.path == "/api/traces"}
+    searched = {q.parameters["service"] for q in engines.asked if q.path == "/api/traces"}
     assert searched == {"shop"}
     (span,) = data["traces"]["short"][0]
     assert (span["service"], span["error"], span["tags"]) == ("shop", True, {})
@@ -142,7 +142,7 @@ def test_slow_traces_are_those_beyond_the_99th_percentile() -> None:
 
     engines = Slow()
     Collector(engines, 300, 21_600).run({})
-    searches = {q.name: dict(q.parameters).get("minDuration") for q in engines.asked if q.name.startswith("slow@")}
+    searches = {q.name: q.parameters.get("minDuration") for q in engines.asked if q.name.startswith("slow@")}
     assert searches == {"slow@short": "250000us"}
 
 
@@ -157,7 +157,7 @@ def test_failures_are_searched_by_error_and_by_status() -> None:
 
     engines = Failing()
     Collector(engines, 300, 21_600).run({})
-    tags = [json.loads(dict(q.parameters)["tags"]) for q in engines.asked if q.name == "failed@short"]
+    tags = [json.loads(q.parameters["tags"]) for q in engines.asked if q.name == "failed@short"]
     assert tags == [{"error": "true"}, {"http.response.status_code": "502"}]
 
 
@@ -215,7 +215,7 @@ def server() -> Iterator[str]:
 def test_answers_come_in_order_with_their_errors(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     ask = http_transport({"prometheus": server, "loki": "http://127.0.0.1:1"})
-    answers = ask([Question("a", "prometheus", path, (("query", "a b"),)) for path in ("/broken", "/json", "/html")])
+    answers = ask([Question("a", "prometheus", path, {"query": "a b"}) for path in ("/broken", "/json", "/html")])
     assert answers[0]["error"] == "HTTP 500: no disk"
     assert answers[1]["body"] == [1]
     assert "JSONDecodeError" in answers[2]["error"]

@@ -26,7 +26,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,76 +53,61 @@ APP_PATTERNS, OTHER_PATTERNS = 10, 6
 MAX_LABEL_LENGTH = 300
 
 # -- PromQL over raw counters, so that a report needs no recording rules except those of the SLOs and limits.
+# $w is the length of the time range, $rate that of a plot's rates.
 
 REQUESTS = "http_server_request_duration_seconds_count"
 BUCKETS = "http_server_request_duration_seconds_bucket"
 ROUTE = "service_name, http_request_method, http_route"
-CALL = 'span_kind="SPAN_KIND_CLIENT", server_address!=""'
+CALL = '{span_kind="SPAN_KIND_CLIENT", server_address!=""}'
+SUM_BUCKETS = f"sum by (service_name, le) (rate({BUCKETS}[$rate]))"
+STATUS_RATE = f'sum by (service_name) (rate({REQUESTS}{{http_response_status_code=~"%d.."}}[$rate]))'
+MEMORY = "process_resident_memory_bytes / on (service_name) group_left () service_name:memory_limit:bytes"
 
 
-def increase(metric: str, by: str, window: int) -> str:
-    """Return the query for the growth of a counter, series born within the window included.
+def increase(metric: str, by: str) -> str:
+    """Return the query for the growth of a counter, series born within the range included.
 
     PromQL's increase() ignores the first value of a new series, such as the first error of a status. A series that was
     not there in the hour before is counted from zero, unless a restart made it smaller than what it grew by.
     """
-    born = f"({metric} unless last_over_time({metric}[1h] offset {window}s))"
-    grown = f"increase({metric}[{window}s])"
-    return f"sum by ({by}) ({born} > {grown} or {grown} or {born})"
+    born = f"({metric} unless last_over_time({metric}[1h] offset $w))"
+    return f"sum by ({by}) ({born} > increase({metric}[$w]) or increase({metric}[$w]) or {born})"
 
 
-def queries_over_window(window: int) -> dict[str, str]:
-    """Return the instant queries that are asked at the end of each window of this many seconds."""
-    span = f"{window}s"
-    return {
-        "requests": increase(REQUESTS, f"{ROUTE}, http_response_status_code", window),
-        "buckets": increase(BUCKETS, f"{ROUTE}, le", window),
-        "calls": increase(
-            f"traces_span_metrics_calls_total{{{CALL}}}", "service_name, server_address, status_code", window
-        ),
-        "call_ms": increase(
-            f"traces_span_metrics_duration_milliseconds_sum{{{CALL}}}", "service_name, server_address", window
-        ),
-        "starts": f"max by (service_name, instance) (changes(process_start_time_seconds[{span}]))",
-        "auto_restarts": f'sum by (name) (increase(node_systemd_service_restart_total{{name=~"vantage-.+"}}[{span}])) > 0',
-        "spans_dropped": f"sum by (service_name, reason) (increase(vantage_spans_dropped_total[{span}])) > 0",
-        "jaeger_refused": f"sum (increase(otelcol_exporter_send_failed_spans_total[{span}])) > 0 "
-        f"or sum (increase(otelcol_receiver_refused_spans_total[{span}])) > 0",
-        "lines_dropped": f"sum by (service_name, reason) (increase(promtail_dropped_entries_total[{span}])) > 0 "
-        f"or sum by (service_name, reason) (increase(loki_discarded_samples_total[{span}])) > 0 "
-        f"or sum by (service_name) (increase(vantage_log_lines_dropped_total[{span}])) > 0",
-        "up_share": f"avg by (service_name, job, instance) (avg_over_time(up[{span}]))",
-    }
-
-
-def queries_at_end(short: int, long: int) -> dict[str, str]:
-    """Return the instant queries that are asked once."""
-    memory = "process_resident_memory_bytes / on (service_name) group_left () service_name:memory_limit:bytes"
-    p99 = f"histogram_quantile(0.99, sum by (service_name, le) (increase({BUCKETS}[%ds])))"
-    return {
-        "up": "up",
-        "last_up": f"max by (service_name, job, instance) (max_over_time((timestamp(up) and up == 1)[{long}s:15s]))",
-        "first_seen": f"min by (service_name) (min_over_time(timestamp(up)[{long}s:60s]))",
-        "p99@short": p99 % short,
-        "p99@long": p99 % long,
-        "memory": f"max by (service_name) (max_over_time(({memory})[{short}s:15s]))",
-        "disk_free": 'min by (device) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"} / node_filesystem_size_bytes '
-        "and node_filesystem_readonly == 0)",
-        "slo": '{__name__=~"service_name:slo_.+"}',
-    }
-
-
-def queries_over_time(rate: int) -> dict[str, str]:
-    """Return the range queries of the plots; rates are over this many seconds."""
-    failed = 'sum by (service_name) (rate({}{{http_response_status_code=~"{}.."}}[{}s]))'
-    buckets = f"sum by (service_name, le) (rate({BUCKETS}[{rate}s]))"
-    return {
-        "rate": f"sum by (service_name) (rate({REQUESTS}[{rate}s]))",
-        "failed": failed.format(REQUESTS, 5, rate),
-        "refused": failed.format(REQUESTS, 4, rate),
-        **{f"p{quantile}": f"histogram_quantile({quantile / 100}, {buckets})" for quantile in (50, 95, 99)},
-    }
-
+# Asked at the end of each time range.
+OVER_WINDOW = {
+    "requests": increase(REQUESTS, f"{ROUTE}, http_response_status_code"),
+    "buckets": increase(BUCKETS, f"{ROUTE}, le"),
+    "calls": increase(f"traces_span_metrics_calls_total{CALL}", "service_name, server_address, status_code"),
+    "call_ms": increase(f"traces_span_metrics_duration_milliseconds_sum{CALL}", "service_name, server_address"),
+    "starts": "max by (service_name, instance) (changes(process_start_time_seconds[$w]))",
+    "auto_restarts": 'sum by (name) (increase(node_systemd_service_restart_total{name=~"vantage-.+"}[$w])) > 0',
+    "spans_dropped": "sum by (service_name, reason) (increase(vantage_spans_dropped_total[$w])) > 0",
+    "jaeger_refused": "sum (increase(otelcol_exporter_send_failed_spans_total[$w])) > 0 "
+    "or sum (increase(otelcol_receiver_refused_spans_total[$w])) > 0",
+    "lines_dropped": "sum by (service_name, reason) (increase(promtail_dropped_entries_total[$w])) > 0 "
+    "or sum by (service_name, reason) (increase(loki_discarded_samples_total[$w])) > 0 "
+    "or sum by (service_name) (increase(vantage_log_lines_dropped_total[$w])) > 0",
+    "up_share": "avg by (service_name, job, instance) (avg_over_time(up[$w]))",
+    "p99": f"histogram_quantile(0.99, sum by (service_name, le) (increase({BUCKETS}[$w])))",
+}
+# Asked once, over the long range ($w) or the short one ($short).
+AT_END = {
+    "up": "up",
+    "last_up": "max by (service_name, job, instance) (max_over_time((timestamp(up) and up == 1)[$w:15s]))",
+    "first_seen": "min by (service_name) (min_over_time(timestamp(up)[$w:60s]))",
+    "memory": f"max by (service_name) (max_over_time(({MEMORY})[$short:15s]))",
+    "disk_free": 'min by (device) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"} / node_filesystem_size_bytes '
+    "and node_filesystem_readonly == 0)",
+    "slo": '{__name__=~"service_name:slo_.+"}',
+}
+# Asked for each point of a plot.
+OVER_TIME = {
+    "rate": f"sum by (service_name) (rate({REQUESTS}[$rate]))",
+    "failed": STATUS_RATE % 5,
+    "refused": STATUS_RATE % 4,
+    **{f"p{quantile}": f"histogram_quantile({quantile / 100}, {SUM_BUCKETS})" for quantile in (50, 95, 99)},
+}
 
 # -- LogQL. A pattern is the exception or the message, with the numbers masked.
 
@@ -131,36 +116,29 @@ SAID = (
     '{{else if .msg}}{{.msg}}{{else}}{{ regexReplaceAll "^.*?msg=" __line__ "" }}{{end}}'
 )
 MASKED = '{{ regexReplaceAll "[0-9a-fA-F]{8,}|[0-9]+" .said "#" | trunc 200 }}'
+AS_PATTERN = f"| json | drop __error__, __error_details__ | label_format said=`{SAID}` | label_format said=`{MASKED}`"
 NOT_INFO = '{level=~"error|critical|fatal|warn|warning"}'
+PATTERNS = f"topk(40, sum by (service_name, level, said) (count_over_time({NOT_INFO} {AS_PATTERN} [$w])))"
+VOLUME = 'sum by (service_name, level) (count_over_time({service_name=~".+"} [$w]))'
+CLIENTS = (
+    "topk(20, sum by (service_name, client_address) (count_over_time($apps "
+    '| json client_address="client_address" | client_address != "" [$w])))'
+)
+FAILED_LINES = "$apps | json | http_response_status_code >= 500"
 
 
-def pattern_lines(selector: str = NOT_INFO) -> str:
-    """Return the query for lines with the label `said`, their pattern."""
-    return f"{selector} | json | drop __error__, __error_details__ | label_format said=`{SAID}` | label_format said=`{MASKED}`"
+def fill(query: str, window: float, **more: str) -> str:
+    """Return a query with the length of the time range in seconds, and other values, filled in."""
+    for name, value in {"w": f"{window:.0f}s", **more}.items():
+        query = query.replace(f"${name}", value)
+    return query
 
 
 def pattern_examples(service: str, level: str, said: str) -> str:
     """Return the query for the lines of one pattern."""
     # Backticks need no escape, but cannot hold a backtick.
     quoted = json.dumps(said, ensure_ascii=False) if "`" in said else f"`{said}`"
-    selector = f'{{service_name="{service}", level="{level}"}}'
-    return f"{pattern_lines(selector)} | said = {quoted}"
-
-
-def count_patterns(window: int) -> str:
-    """Return the query for the most frequent patterns of a window."""
-    return f"topk(40, sum by (service_name, level, said) (count_over_time({pattern_lines()} [{window}s])))"
-
-
-def count_lines(window: int) -> str:
-    """Return the query for the number of lines by service and level."""
-    return f'sum by (service_name, level) (count_over_time({{service_name=~".+"}} [{window}s]))'
-
-
-def count_clients(selector: str, window: int) -> str:
-    """Return the query for the number of requests by client address."""
-    lines = f'{selector} | json client_address="client_address" | client_address != ""'
-    return f"topk(20, sum by (service_name, client_address) (count_over_time({lines} [{window}s])))"
+    return f'{{service_name="{service}", level="{level}"}} {AS_PATTERN} | said = {quoted}'
 
 
 # -- HTTP
@@ -176,12 +154,11 @@ class Question:
     name: str
     engine: str
     path: str
-    parameters: tuple[tuple[str, str], ...] = ()
+    parameters: dict[str, str] = field(default_factory=dict)
 
     def url(self, addresses: dict[str, str]) -> str:
         """Return the URL at the engine's address."""
-        query = urlencode(self.parameters)
-        return addresses[self.engine].rstrip("/") + self.path + (f"?{query}" if query else "")
+        return f"{addresses[self.engine].rstrip('/')}{self.path}?{urlencode(self.parameters)}"
 
 
 # `body`, the JSON of the answer, or `error`.
@@ -260,12 +237,12 @@ class Collector:
 
     def find_engines(self) -> None:
         """Find out which engines answer, the host's time, the oldest sample and the traced services."""
-        oldest = f"min(min_over_time(timestamp(up)[{self.long}s:60s]))"
+        oldest = fill("min(min_over_time(timestamp(up)[$w:60s]))", self.long)
         clock, first, labels, services = self.ask(
             [
                 # The clock of the stores may differ from that of the machine that runs this.
-                Question("time", "prometheus", "/api/v1/query", (("query", "time()"),)),
-                Question("oldest", "prometheus", "/api/v1/query", (("query", oldest),)),
+                Question("time", "prometheus", "/api/v1/query", {"query": "time()"}),
+                Question("oldest", "prometheus", "/api/v1/query", {"query": oldest}),
                 Question("labels", "loki", "/loki/api/v1/labels"),
                 Question("services", "jaeger", "/api/services"),
             ]
@@ -296,32 +273,32 @@ class Collector:
 
     def collect_metrics(self) -> str:
         """Ask Prometheus everything; return a summary."""
-        before = self.end - self.short
-        instant = [(name, query, self.end) for name, query in queries_at_end(self.short, self.long).items()]
-        for window, seconds, at in (("short", self.short, self.end), ("long", self.long, self.end), ("base", self.base, before)):  # fmt: skip
-            instant += [(f"{name}@{window}", query, at) for name, query in queries_over_window(seconds).items()]
-        questions = [
-            Question(name, "prometheus", "/api/v1/query", (("query", query), ("time", f"{at:.3f}")))
-            for name, query, at in instant
-        ]
+
+        def instant(name: str, query: str, at: float) -> Question:
+            return Question(name, "prometheus", "/api/v1/query", {"query": query, "time": f"{at:.3f}"})
+
+        short = f"{self.short}s"
+        questions = [instant(name, fill(query, self.long, short=short), self.end) for name, query in AT_END.items()]
+        for window, seconds in (("short", self.short), ("long", self.long), ("base", self.base)):
+            at = self.end - (self.short if window == "base" else 0)
+            questions += [instant(f"{name}@{window}", fill(query, seconds), at) for name, query in OVER_WINDOW.items()]
         for window in ("short", "long"):
             # Data of half an hour is shown in full detail.
             covered = self.end - max(self.begin(window), self.since)
             step = max(MIN_STEP_SECONDS, round(covered / PLOT_POINTS))
-            times = (("start", f"{self.begin(window):.3f}"), ("end", f"{self.end:.3f}"), ("step", str(step)))
-            questions += [
-                Question(f"{name}~{window}", "prometheus", "/api/v1/query_range", (("query", query), *times))
-                for name, query in queries_over_time(max(60, step)).items()
-            ]
+            times = {"start": f"{self.begin(window):.3f}", "end": f"{self.end:.3f}", "step": str(step)}
+            for name, query in OVER_TIME.items():
+                parameters = {"query": query.replace("$rate", f"{max(60, step)}s"), **times}
+                questions.append(Question(f"{name}~{window}", "prometheus", "/api/v1/query_range", parameters))
         alerts = Question("alerts", "prometheus", "/api/v1/alerts")
         for question, body in self.answers([*questions, alerts]):
             data = body.get("data") or {}
             if question is alerts:
                 self.metrics["alerts"] = {"query": 'ALERTS{alertstate="firing"}', "alerts": data.get("alerts") or []}
                 continue
-            parameters = dict(question.parameters)
-            step_of = {"step": int(parameters["step"])} if "step" in parameters else {}
-            self.metrics[question.name] = {"query": parameters["query"], "series": data.get("result") or [], **step_of}
+            asked = question.parameters
+            step_of = {"step": int(asked["step"])} if "step" in asked else {}
+            self.metrics[question.name] = {"query": asked["query"], "series": data.get("result") or [], **step_of}
         series = sum(len(entry.get("series", [])) for entry in self.metrics.values())
         return f"metrics: {series} series from {len(questions) + 1} queries"
 
@@ -339,33 +316,26 @@ class Collector:
         """Return the question for lines of a range, the newest first."""
         start, end = (str(int(at * 1e9)) for at in (self.begin(window), self.end))
         parameters = {"query": query, "start": start, "end": end, "limit": str(limit), "direction": direction}
-        return Question(name, "loki", "/loki/api/v1/query_range", tuple(parameters.items()))
-
-    def log_count(self, name: str, query: str, at: float) -> Question:
-        """Return the question for a number of lines."""
-        return Question(name, "loki", "/loki/api/v1/query", (("query", query), ("time", str(int(at * 1e9)))))
+        return Question(name, "loki", "/loki/api/v1/query_range", parameters)
 
     def collect_logs(self) -> str:
         """Ask Loki everything; return a summary."""
-        apps, before = self.apps(), self.end - self.short
-        questions = [
-            self.log_count("volume@short", count_lines(self.short), self.end),
-            self.log_count("volume@long", count_lines(self.long), self.end),
-            self.log_count("patterns@short", count_patterns(self.short), self.end),
-            self.log_count("patterns@base", count_patterns(self.base), before),
-        ]
+        apps = self.apps()
+        selector = f'{{service_name=~"{"|".join(apps)}"}}'
+        counts = {"volume@short": VOLUME, "volume@long": VOLUME, "patterns@short": PATTERNS, "patterns@base": PATTERNS}
+        counts.update({"clients@short": CLIENTS, "clients@base": CLIENTS} if apps else {})
+        questions = []
+        for name, query in counts.items():
+            window = name.partition("@")[2]
+            at = self.end - (self.short if window == "base" else 0)
+            parameters = {"query": fill(query, getattr(self, window), apps=selector), "time": str(int(at * 1e9))}
+            questions.append(Question(name, "loki", "/loki/api/v1/query", parameters))
         if apps:
-            selector = f'{{service_name=~"{"|".join(apps)}"}}'
-            questions += [
-                self.log_count("clients@short", count_clients(selector, self.short), self.end),
-                self.log_count("clients@base", count_clients(selector, self.base), before),
-                self.log_lines("raw", selector, "short", MAX_LOG_LINES),
-                self.log_lines(
-                    "failed", f"{selector} | json | http_response_status_code >= 500", "long", MAX_LOG_LINES
-                ),
-            ]
+            failed = FAILED_LINES.replace("$apps", selector)
+            questions.append(self.log_lines("raw", selector, "short", MAX_LOG_LINES))
+            questions.append(self.log_lines("failed", failed, "long", MAX_LOG_LINES))
         for question, body in self.answers(questions):
-            self.logs[question.name] = {"query": dict(question.parameters)["query"], **read_log_answer(body)}
+            self.logs[question.name] = {"query": question.parameters["query"], **read_log_answer(body)}
         self.collect_pattern_examples()
         lines = sum(float(series["value"][1]) for series in self.logs.get("volume@long", {}).get("series", []))
         return f"logs: {lines:,.0f} lines counted by {len(questions)} queries"
@@ -392,14 +362,14 @@ class Collector:
         ]
         for question, body in self.answers(questions):
             which, _, place = question.name.partition("#")
-            entry = examples.setdefault(json.dumps(keys[int(place)]), {"query": dict(question.parameters)["query"]})
+            entry = examples.setdefault(json.dumps(keys[int(place)]), {"query": question.parameters["query"]})
             entry[which] = read_log_answer(body)["lines"][:1]
 
     def trace_search(self, name: str, service: str, begin: float, end: float, limit: int, **more: str) -> Question:
         """Return the question for traces of a service that began in a time range."""
         start, stop = str(int(begin * 1e6)), str(int(end * 1e6))
         parameters = {"service": service, "start": start, "end": stop, "limit": str(limit), **more}
-        return Question(name, "jaeger", "/api/traces", tuple(parameters.items()))
+        return Question(name, "jaeger", "/api/traces", parameters)
 
     def collect_traces(self) -> str:
         """Ask Jaeger everything; return a summary."""
