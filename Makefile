@@ -41,25 +41,24 @@ $(COMPOSE_TARGETS): $(VENV)
 	@vantage compose $(@:compose-%=%)
 
 # --- Development ---
-TARGETS := test lint unit render test-browser
+TARGETS := test lint unit render test-browser bench box test-vm test-cloud-init
 test: ## Run everything: lint, unit tests, and the whole path in a system container
 lint: ## Check style and types
 unit: ## Run the unit tests
 render: ## Write every rendered file: READMEs' tables, dashboards, docker-compose.yml
 test-browser: ## Check the dashboards in a real browser; ARGS=bench measures their queries
+bench: ## Measure what the README promises; ARGS="--base DIR" compares with another checkout
+box: ## Build a Vagrant box from Debian's packages
+test-vm: ## Test a VM by Vagrant, emulated where KVM does not work
+test-cloud-init: ## Test a Debian disk that provisions itself by cloud-init
 $(TARGETS): $(VENV)
 	@vantage $@ $(ARGS)
 
 images: $(VENV) ## Get every image: pulled, or made of published packages
 	@vantage images get
-bench: $(VENV) ## Measure what the README promises, each beside its plain counterpart
-	@scripts/bench
-box: $(VENV) ## Build a Vagrant box from Debian's packages
-	@vantage box
-test-vm: $(VENV) ## Test a VM by Vagrant, emulated where KVM does not work
-	@vantage test-vm
-test-cloud-init: $(VENV) ## Test a Debian disk that provisions itself by cloud-init
-	@vantage test-cloud-init
+samples: $(VENV) ## Write log lines and traces of the VM to docs/samples
+	@vantage report --vm "$(VM)" -e report_dir=build/samples -e report_keep_data=true $(ARGS)
+	@vantage samples --data build/samples/data.json.gz
 test-systems: $(VENV) ## Test each supported system in a system container
 	@vantage test-systems $(SYSTEMS)
 
@@ -88,8 +87,8 @@ clean: ## Remove the caches (images, boxes, toolchains) and the environment
 # --- Targets of earlier versions ---
 compose docs dashboards:
 	$(error `make $@` is now `make render`)
-samples test-report:
+test-report:
 	$(error `make $@` is now `.venv/bin/vantage $@`)
 
-.PHONY: help $(VM_TARGETS) traffic $(COMPOSE_TARGETS) $(TARGETS) images bench box test-vm test-cloud-init test-systems requirements clean \
-  compose docs dashboards samples test-report
+.PHONY: help $(VM_TARGETS) traffic $(COMPOSE_TARGETS) $(TARGETS) images samples test-systems requirements clean \
+  compose docs dashboards test-report

@@ -26,6 +26,7 @@ def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProc
         "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
+        "PYTHONPATH": str(ROOT / "tools"),
     }
     return subprocess.run(
         [str(BIN / "ansible-playbook"), "-i", inventory, str(ROOT / name), *arguments],

@@ -1,4 +1,4 @@
-"""The report on the machine under test: it names a fault, and is whole. The other faults are in test_report_faults.py."""
+"""The report on the machine under test: it finds a fault and has all parts. Other faults: test_report_faults.py."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def send_and_wait_until_counted(vm: Machine) -> None:
     wait(both, 40, lambda: f"{vm.instant(FAILURES)}\n{vm.instant('up')}\n{vm.explain()}")
 
 
-def test_report_names_errors_in_the_warehouse_and_needs_no_other_file(
+def test_report_finds_errors_in_the_warehouse_and_needs_no_other_file(
     vm: Machine, playbook: Any, tmp_path: Path
 ) -> None:
     vm.wait_ready()
@@ -76,18 +76,18 @@ def test_report_names_errors_in_the_warehouse_and_needs_no_other_file(
     assert "http_response_status_code &gt;= 500" in page
 
 
-def test_report_in_check_mode_asks_nobody_and_writes_nothing(playbook: Any, tmp_path: Path) -> None:
+def test_report_in_check_mode_asks_and_writes_nothing(playbook: Any, tmp_path: Path) -> None:
     done = playbook("playbooks/report.yml", "--check", "-e", f"report_dir={tmp_path}/none")
     assert done.returncode == 0, done.stdout
-    assert "report:" not in [line.split(" ")[0] for line in done.stdout.splitlines()]
+    assert "Collect metrics" not in done.stdout
     assert not (tmp_path / "none").exists()
 
 
-def test_report_refuses_windows_that_cannot_be(playbook: Any, tmp_path: Path) -> None:
+def test_report_refuses_impossible_time_ranges(playbook: Any, tmp_path: Path) -> None:
     for short, long, said in (
         ("5 minutes", "6h", "5m or 6h"),
         ("5m", "6m", "at least twice"),
-        ("5s", "1h", "below 30 s"),
+        ("5s", "1h", "30s or more"),
     ):
         done = playbook(
             "playbooks/report.yml",
@@ -98,5 +98,4 @@ def test_report_refuses_windows_that_cannot_be(playbook: Any, tmp_path: Path) ->
         )
         assert done.returncode != 0
         assert said in re.sub(r"\s+", " ", done.stdout), done.stdout
-        assert "Nothing was asked" in re.sub(r"\s+", " ", done.stdout)
     assert not (tmp_path / "none").exists()

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from compose.settings import ROLES, ROOT, load_plugins
 
 from compose import settings
-from compose.settings import ROLES, ROOT, load_plugins
 
 __all__ = ["FACTS", "ROLES", "ROOT", "Host", "load", "load_plugins", "roles", "specs"]
 

@@ -116,9 +116,7 @@ def test_ansible_doc_shows_every_role() -> None:
 
 
 # Folders that another change moves.
-MOVING = {"collection", "dashboards", "scripts", "vantage_report"} | {
-    f"tools/vantage_tools/{name}" for name in ("dashboards", "report")
-}
+MOVING = {"dashboards"} | {f"tools/vantage_tools/{name}" for name in ("dashboards", "report")}
 
 
 def test_map_of_the_repository_is_complete() -> None:
@@ -142,7 +140,7 @@ def test_table_of_environment_variables_is_complete() -> None:
 
 
 def test_removed_make_targets_name_their_replacement() -> None:
-    for target in ("compose", "docs", "dashboards", "samples", "test-report"):
+    for target in ("compose", "docs", "dashboards", "test-report"):
         done = subprocess.run(["make", target], cwd=ROOT, check=False, capture_output=True, text=True)
         assert done.returncode == 2
         assert re.search(r"`(make|\.venv/bin/vantage) \w+", done.stderr.split(" is now ")[1]), done.stderr

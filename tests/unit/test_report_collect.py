@@ -1,19 +1,33 @@
-"""What the report asks, and what it makes of answers that are missing."""
+"""The queries of the report, missing answers, and the role that runs them."""
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from collect import (
+    Answer,
+    CollectError,
+    Collector,
+    Question,
+    get,
+    http_transport,
+    main,
+    parse_duration,
+    parse_time_ranges,
+)
 from report_data import END
-
-from vantage_report.__main__ import duration, main, windows
-from vantage_report.asking import Answer, Question, over_http
-from vantage_report.collect import Collector, NothingAnswers
+from vantage_tools.paths import ROOT
 
 TRACE = {
     "traceID": "ab" * 16,
@@ -29,10 +43,11 @@ TRACE = {
 
 
 class Engines:
-    """A transport that answers as three engines do; `broken` ones refuse."""
+    """A transport that answers like the three engines; `broken` ones refuse."""
 
     def __init__(self, *broken: str) -> None:
-        self.broken, self.rounds, self.asked = broken, 0, []  # type: ignore[var-annotated]
+        self.broken, self.rounds = broken, 0
+        self.asked: list[Question] = []
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer]:
         self.rounds += 1
@@ -74,35 +89,36 @@ class Engines:
 
 
 def test_everything_is_asked_in_few_rounds() -> None:
-    engines, said = Engines(), []
-    data = Collector(engines, 300, 21_600, said.append).run({"host": "vm"})
+    engines = Engines()
+    logged: list[str] = []
+    data = Collector(engines, 300, 21_600, logged.append).run({"host": "vm"})
     assert engines.rounds <= 6
-    assert data["meta"]["end"] == END
+    assert data["meta"] == {"host": "vm", "short": 300, "long": 21_600, "end": END, "since": END - 21_600}
     assert data["problems"] == []
-    assert [line.split(":")[0] for line in said[1:]] == ["metrics", "logs", "traces"]
+    assert [line.split(":")[0] for line in logged] == ["metrics", "logs", "traces"]
     json.dumps(data)
 
 
-def test_times_are_those_of_the_hosts_clock() -> None:
+def test_times_come_from_the_clock_of_the_stores() -> None:
     engines = Engines()
     Collector(engines, 300, 21_600).run({})
-    asked = {question.name: dict(question.parameters) for question in engines.asked}
+    asked = {question.name: question.parameters for question in engines.asked}
     assert asked["requests@short"]["time"] == f"{END:.3f}"
     assert asked["requests@base"]["time"] == f"{END - 300:.3f}"
     assert "[21300s]" in asked["requests@base"]["query"]
     assert asked["rate~long"]["start"] == f"{END - 21_600:.3f}"
 
 
-def test_jaegers_own_traces_are_not_looked_at_and_spans_lose_what_nobody_reads() -> None:
+def test_traces_of_jaeger_are_ignored_and_spans_keep_only_useful_tags() -> None:
     engines = Engines()
     data = Collector(engines, 300, 21_600).run({})
-    searched = {dict(q.parameters)["service"] for q in engines.asked if q.path == "/api/traces"}
+    searched = {q.parameters["service"] for q in engines.asked if q.path == "/api/traces"}
     assert searched == {"shop"}
     (span,) = data["traces"]["short"][0]
     assert (span["service"], span["error"], span["tags"]) == ("shop", True, {})
 
 
-def test_an_example_trace_that_jaeger_dropped_is_no_problem() -> None:
+def test_an_example_trace_that_is_missing_is_no_problem() -> None:
     engines = Engines()
     data = Collector(engines, 300, 21_600).run({})
     assert any(question.path == f"/api/traces/{'cd' * 16}" for question in engines.asked)
@@ -113,8 +129,40 @@ def test_an_example_trace_that_jaeger_dropped_is_no_problem() -> None:
     assert entry["query"].endswith('said = "it `broke` at #"')
 
 
+def test_slow_traces_are_those_beyond_the_99th_percentile() -> None:
+    class Slow(Engines):
+        def answer(self, question: Question) -> Answer:
+            if question.name == "p99@short":
+                series = [{"metric": {"service_name": "shop"}, "value": [END, "0.25"]}]
+                return {"body": {"data": {"resultType": "vector", "result": series}}}
+            if question.name == "p99@long":
+                series = [{"metric": {"service_name": "shop"}, "value": [END, "NaN"]}]
+                return {"body": {"data": {"resultType": "vector", "result": series}}}
+            return super().answer(question)
+
+    engines = Slow()
+    Collector(engines, 300, 21_600).run({})
+    searches = {q.name: q.parameters.get("minDuration") for q in engines.asked if q.name.startswith("slow@")}
+    assert searches == {"slow@short": "250000us"}
+
+
+def test_failures_are_searched_by_error_and_by_status() -> None:
+    class Failing(Engines):
+        def answer(self, question: Question) -> Answer:
+            if question.name != "requests@short":
+                return super().answer(question)
+            labels = [{"service_name": "shop", "http_response_status_code": status} for status in ("200", "502")]
+            series = [{"metric": one, "value": [END, "5"]} for one in labels]
+            return {"body": {"data": {"resultType": "vector", "result": series}}}
+
+    engines = Failing()
+    Collector(engines, 300, 21_600).run({})
+    tags = [json.loads(q.parameters["tags"]) for q in engines.asked if q.name == "failed@short"]
+    assert tags == [{"error": "true"}, {"http.response.status_code": "502"}]
+
+
 @pytest.mark.parametrize("broken", ["prometheus", "loki", "jaeger"])
-def test_one_engine_that_is_away_leaves_the_others(broken: str) -> None:
+def test_one_engine_without_an_answer_leaves_the_others(broken: str) -> None:
     engines = Engines(broken)
     data = Collector(engines, 300, 21_600).run({})
     assert data["engines"][broken] == {"ok": False, "error": "Connection refused"}
@@ -124,20 +172,21 @@ def test_one_engine_that_is_away_leaves_the_others(broken: str) -> None:
     assert bool(data["traces"]) == (broken != "jaeger")
 
 
-def test_no_engine_at_all_is_said() -> None:
-    with pytest.raises(NothingAnswers, match="prometheus: Connection refused"):
+def test_no_answer_from_any_engine_is_an_error() -> None:
+    with pytest.raises(CollectError, match="prometheus: Connection refused"):
         Collector(Engines("prometheus", "loki", "jaeger"), 300, 21_600).run({})
 
 
-def test_a_query_that_fails_is_a_problem_and_no_end() -> None:
+def test_a_query_that_fails_is_recorded_as_a_problem() -> None:
     class Slow(Engines):
         def answer(self, question: Question) -> Answer:
             return {"error": "timed out"} if question.name == "volume@long" else super().answer(question)
 
-    said: list[str] = []
-    data = Collector(Slow(), 300, 21_600, said.append).run({})
-    assert data["problems"] == ["loki did not answer the query “volume@long”: timed out"]
-    assert "1 without an answer" in said[2]
+    logged: list[str] = []
+    data = Collector(Slow(), 300, 21_600, logged.append).run({})
+    (problem,) = data["problems"]
+    assert all(part in problem for part in ("loki", "volume@long", "timed out"))
+    assert "1 queries without an answer" in logged[1]
 
 
 @pytest.fixture
@@ -163,34 +212,129 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_answers_come_in_order_with_what_went_wrong(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_come_in_order_with_their_errors(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    ask = over_http({"prometheus": server, "loki": "http://127.0.0.1:1"}, timeout=5)
-    answers = ask([Question("a", "prometheus", path, (("query", "a b"),)) for path in ("/broken", "/json", "/html")])
+    ask = http_transport({"prometheus": server, "loki": "http://127.0.0.1:1"})
+    answers = ask([Question("a", "prometheus", path, {"query": "a b"}) for path in ("/broken", "/json", "/html")])
     assert answers[0]["error"] == "HTTP 500: no disk"
     assert answers[1]["body"] == [1]
     assert "JSONDecodeError" in answers[2]["error"]
-    assert "refused" in ask([Question("b", "loki", "/")])[0]["error"]
+    assert "refused" in get("http://127.0.0.1:1/")["error"]
 
 
-def test_lengths_of_time_are_read() -> None:
-    assert [duration(text) for text in ("90", "90s", "5m", "6h", "1d")] == [90, 90, 300, 21_600, 86_400]
-    assert windows("5m", "6h") == (300, 21_600)
+def test_durations_are_parsed() -> None:
+    assert [parse_duration(text) for text in ("90", "90s", "5m", "6h", "1d")] == [90, 90, 300, 21_600, 86_400]
+    assert parse_time_ranges("5m", "6h") == (300, 21_600)
 
 
 @pytest.mark.parametrize(
-    ("short", "long"), [("5 min", "6h"), ("0m", "6h"), ("-5m", "6h"), ("5m", "9m"), ("10s", "6h"), ("", "6h")]
-)
-def test_windows_that_cannot_be_are_refused(short: str, long: str) -> None:
-    with pytest.raises(ValueError, match=r"window|length of time"):
-        windows(short, long)
+    ("short", "long", "value"),
+    [
+        ("5 min", "6h", "5 min"), ("0m", "6h", "0m"), ("-5m", "6h", "-5m"), ("", "6h", "''"), ("5m", "9m", "9m"), ("10s", "6h", "10s"),
+    ],
+)  # fmt: skip
+def test_impossible_time_ranges_are_refused(short: str, long: str, value: str) -> None:
+    with pytest.raises(CollectError, match=value):
+        parse_time_ranges(short, long)
 
 
-def test_program_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
-    nobody = "http://127.0.0.1:1"
-    engines = ["--prometheus", nobody, "--loki", nobody, "--jaeger", nobody]
-    assert main([*engines, "--out", str(tmp_path / "out")]) == 1
-    assert "None of Prometheus, Loki and Jaeger answers" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "data.json").write_text("{")
-    assert main(["--data", str(tmp_path / "data.json")]) == 1
+def test_the_program_writes_nothing_without_an_engine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    engines = [
+        argument for name in ("prometheus", "loki", "jaeger") for argument in (f"--{name}", "http://127.0.0.1:1")
+    ]
+    assert main([*engines, "--out", str(tmp_path / "data.json.gz")]) == 1
+    assert "no engine answers" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# -- The role, against engines of the test
+
+
+@pytest.fixture
+def engines() -> Iterator[int]:
+    """A server that answers for all three engines; its port."""
+    known = Engines()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            engine = "jaeger" if url.path.startswith(("/api/services", "/api/traces")) else "prometheus"
+            query = dict(parse_qsl(url.query)).get("query", "")
+            name = "time" if query == "time()" else ""
+            answer = known.answer(Question(name, engine, url.path))
+            body = json.dumps(answer.get("body", {})).encode()
+            self.send_response(200 if "body" in answer else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        thread = threading.Thread(target=found.serve_forever)
+        thread.start()
+        yield found.server_port
+        found.shutdown()
+        thread.join()
+
+
+def report(folder: Path, port: int, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the playbook on this machine, with the report in a folder."""
+    ports = {f"{name}_port": port for name in ("prometheus", "loki", "jaeger")}
+    variables = {
+        **ports, "report_dir": str(folder / "report"), "ansible_become": False, "__report_data": str(folder / "host-data.json.gz"),
+    }  # fmt: skip
+    hosts = {
+        "monitoring": {"hosts": {"vm": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}}
+    }
+    (folder / "hosts.yml").write_text(json.dumps(hosts))
+    environment = {
+        **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ROLES_PATH": str(ROOT / "roles"), "ANSIBLE_NOCOLOR": "1",
+        "PYTHONPATH": str(ROOT / "tools") if installed else str(folder),
+    }  # fmt: skip
+    if not installed:
+        # Hides the package where it is installed.
+        (folder / "vantage_tools.py").write_text("")
+    playbook = [
+        str(Path(sys.executable).parent / "ansible-playbook"),
+        "-i",
+        str(folder / "hosts.yml"),
+        "playbooks/report.yml",
+    ]
+    return subprocess.run(
+        [*playbook, "-e", json.dumps(variables), *arguments], check=False, capture_output=True, text=True, env=environment, cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_the_role_writes_a_report_and_leaves_no_data(engines: int, tmp_path: Path) -> None:
+    done = report(tmp_path, engines, "-e", "report_short=1m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in done.stdout
+    assert {"report.html", "report.md", "findings.json"} <= {path.name for path in (tmp_path / "report").iterdir()}
+    assert not list(tmp_path.rglob("*.gz"))
+    done = report(tmp_path, engines, "-e", "report_keep_data=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(gzip.decompress((tmp_path / "report/data.json.gz").read_bytes()))
+    assert (data["meta"]["host"], data["meta"]["short"]) == ("vm", 300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "installed", "keywords"),
+    [
+        (["-e", '{"report_short": "5 minutes"}'], True, ["5 minutes", "5m or 6h"]),
+        (["-e", "report_shrt=1m"], True, ["report_shrt", "report_short"]),
+        ([], False, ["pip install ./tools"]),
+        (["-e", "prometheus_port=1", "-e", "loki_port=1", "-e", "jaeger_port=1"], True, ["no engine answers", "refused"]),
+    ],
+    ids=["range", "option", "tools", "engines"],
+)  # fmt: skip
+def test_the_role_fails_with_a_fix_and_writes_nothing(
+    engines: int, tmp_path: Path, arguments: list[str], installed: bool, keywords: list[str]
+) -> None:
+    done = report(tmp_path, engines, *arguments, installed=installed)
+    assert done.returncode != 0
+    output = " ".join(done.stdout.split())
+    assert all(keyword in output for keyword in keywords), done.stdout + done.stderr
+    assert not (tmp_path / "report").exists()

@@ -7,11 +7,12 @@ import sys
 
 import typer
 
-from vantage_tools import box, cloud_init, compose, libvirt, lint, machine_tests, render, testing
+from vantage_tools import bench, box, cloud_init, compose, fill_past, libvirt, lint, machine_tests, render, testing
 from vantage_tools.errors import UserError
 from vantage_tools.images.cli import app as images
 from vantage_tools.paths import ROOT
 from vantage_tools.process import prepare_environment
+from vantage_tools.report import cli as report
 from vantage_tools.vm import cli as vm
 
 app = typer.Typer(
@@ -26,6 +27,10 @@ app.add_typer(compose.app, name="compose")
 app.add_typer(testing.app)
 app.add_typer(lint.app)
 app.add_typer(render.app)
+app.command()(report.render_report)
+app.command()(report.samples)
+app.command()(bench.bench)
+app.command()(fill_past.fill_past)
 app.command()(box.box)
 app.add_typer(libvirt.app, name="libvirt")
 app.add_typer(cloud_init.app, name="cloud-init")

@@ -1,0 +1,520 @@
+#!/usr/bin/python3
+"""Asks Prometheus, Loki and Jaeger on this host for the data of a report and writes it as gzipped JSON.
+
+It runs on the monitoring host with the host's Python (3.9 or later, standard library only). It only reads. The data:
+
+    meta       the end and lengths of the time ranges, the host's name, the address of Grafana
+    engines    for each engine: {ok, error}
+    metrics    name -> {query, series}; a name ends in @short, @long or @base for that range, in ~short or ~long for a plot
+    logs       name -> {query, series} or {query, lines}
+    traces     name -> list of traces, each a list of spans
+    problems   queries that got no answer
+
+The range `base` is the long range without the short one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+MIN_SHORT_SECONDS = 30
+ENGINES = ("prometheus", "loki", "jaeger")
+QUERY_TIMEOUT_SECONDS = 20
+PARALLEL_QUERIES = 4
+
+PLOT_POINTS = 72
+MIN_STEP_SECONDS = 15
+# The long range is sampled in slices, so that its beginning counts as much as its end.
+MAX_SLICES = 24
+TRACES_PER_SLICE = 15
+SHORT_RANGE_TRACES = 200
+MAX_EXTREME_TRACES = 20
+# The newest seconds are left out: a trace is complete when its last service has sent its spans.
+SPAN_DELAY_SECONDS = 5
+MAX_LOG_LINES = 200
+# Patterns whose first and last line are looked up: of apps, and of everything else.
+APP_PATTERNS, OTHER_PATTERNS = 10, 6
+MAX_LABEL_LENGTH = 300
+
+# -- PromQL over raw counters, so that a report needs no recording rules except those of the SLOs and limits.
+# $w is the length of the time range, $rate that of a plot's rates.
+
+REQUESTS = "http_server_request_duration_seconds_count"
+BUCKETS = "http_server_request_duration_seconds_bucket"
+ROUTE = "service_name, http_request_method, http_route"
+CALL = '{span_kind="SPAN_KIND_CLIENT", server_address!=""}'
+SUM_BUCKETS = f"sum by (service_name, le) (rate({BUCKETS}[$rate]))"
+STATUS_RATE = f'sum by (service_name) (rate({REQUESTS}{{http_response_status_code=~"%d.."}}[$rate]))'
+MEMORY = "process_resident_memory_bytes / on (service_name) group_left () service_name:memory_limit:bytes"
+
+
+def increase(metric: str, by: str) -> str:
+    """Return the query for the growth of a counter, series born within the range included.
+
+    PromQL's increase() ignores the first value of a new series, such as the first error of a status. A series that was
+    not there in the hour before is counted from zero, unless a restart made it smaller than what it grew by.
+    """
+    born = f"({metric} unless last_over_time({metric}[1h] offset $w))"
+    return f"sum by ({by}) ({born} > increase({metric}[$w]) or increase({metric}[$w]) or {born})"
+
+
+# Asked at the end of each time range.
+OVER_WINDOW = {
+    "requests": increase(REQUESTS, f"{ROUTE}, http_response_status_code"),
+    "buckets": increase(BUCKETS, f"{ROUTE}, le"),
+    "calls": increase(f"traces_span_metrics_calls_total{CALL}", "service_name, server_address, status_code"),
+    "call_ms": increase(f"traces_span_metrics_duration_milliseconds_sum{CALL}", "service_name, server_address"),
+    "starts": "max by (service_name, instance) (changes(process_start_time_seconds[$w]))",
+    "auto_restarts": 'sum by (name) (increase(node_systemd_service_restart_total{name=~"vantage-.+"}[$w])) > 0',
+    "spans_dropped": "sum by (service_name, reason) (increase(vantage_spans_dropped_total[$w])) > 0",
+    "jaeger_refused": "sum (increase(otelcol_exporter_send_failed_spans_total[$w])) > 0 "
+    "or sum (increase(otelcol_receiver_refused_spans_total[$w])) > 0",
+    "lines_dropped": "sum by (service_name, reason) (increase(promtail_dropped_entries_total[$w])) > 0 "
+    "or sum by (service_name, reason) (increase(loki_discarded_samples_total[$w])) > 0 "
+    "or sum by (service_name) (increase(vantage_log_lines_dropped_total[$w])) > 0",
+    "up_share": "avg by (service_name, job, instance) (avg_over_time(up[$w]))",
+    "p99": f"histogram_quantile(0.99, sum by (service_name, le) (increase({BUCKETS}[$w])))",
+}
+# Asked once, over the long range ($w) or the short one ($short).
+AT_END = {
+    "up": "up",
+    "last_up": "max by (service_name, job, instance) (max_over_time((timestamp(up) and up == 1)[$w:15s]))",
+    "first_seen": "min by (service_name) (min_over_time(timestamp(up)[$w:60s]))",
+    "memory": f"max by (service_name) (max_over_time(({MEMORY})[$short:15s]))",
+    "disk_free": 'min by (device) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"} / node_filesystem_size_bytes '
+    "and node_filesystem_readonly == 0)",
+    "slo": '{__name__=~"service_name:slo_.+"}',
+}
+# Asked for each point of a plot.
+OVER_TIME = {
+    "rate": f"sum by (service_name) (rate({REQUESTS}[$rate]))",
+    "failed": STATUS_RATE % 5,
+    "refused": STATUS_RATE % 4,
+    **{f"p{quantile}": f"histogram_quantile({quantile / 100}, {SUM_BUCKETS})" for quantile in (50, 95, 99)},
+}
+
+# -- LogQL. A pattern is the exception or the message, with the numbers masked.
+
+SAID = (
+    "{{if .exception_type}}{{.exception_type}}: {{.exception_message}}{{else if .message}}{{.message}}"
+    '{{else if .msg}}{{.msg}}{{else}}{{ regexReplaceAll "^.*?msg=" __line__ "" }}{{end}}'
+)
+MASKED = '{{ regexReplaceAll "[0-9a-fA-F]{8,}|[0-9]+" .said "#" | trunc 200 }}'
+AS_PATTERN = f"| json | drop __error__, __error_details__ | label_format said=`{SAID}` | label_format said=`{MASKED}`"
+NOT_INFO = '{level=~"error|critical|fatal|warn|warning"}'
+PATTERNS = f"topk(40, sum by (service_name, level, said) (count_over_time({NOT_INFO} {AS_PATTERN} [$w])))"
+VOLUME = 'sum by (service_name, level) (count_over_time({service_name=~".+"} [$w]))'
+CLIENTS = (
+    "topk(20, sum by (service_name, client_address) (count_over_time($apps "
+    '| json client_address="client_address" | client_address != "" [$w])))'
+)
+FAILED_LINES = "$apps | json | http_response_status_code >= 500"
+
+
+def fill(query: str, window: float, **more: str) -> str:
+    """Return a query with the length of the time range in seconds, and other values, filled in."""
+    for name, value in {"w": f"{window:.0f}s", **more}.items():
+        query = query.replace(f"${name}", value)
+    return query
+
+
+def pattern_examples(service: str, level: str, said: str) -> str:
+    """Return the query for the lines of one pattern."""
+    # Backticks need no escape, but cannot hold a backtick.
+    quoted = json.dumps(said, ensure_ascii=False) if "`" in said else f"`{said}`"
+    return f'{{service_name="{service}", level="{level}"}} {AS_PATTERN} | said = {quoted}'
+
+
+# -- HTTP
+
+# The engines are on this host: a proxy of the environment is not for them.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Question:
+    """One HTTP GET to one engine; `name` is the name of the answer in the data."""
+
+    name: str
+    engine: str
+    path: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    def url(self, addresses: dict[str, str]) -> str:
+        """Return the URL at the engine's address."""
+        return f"{addresses[self.engine].rstrip('/')}{self.path}?{urlencode(self.parameters)}"
+
+
+# `body`, the JSON of the answer, or `error`.
+Answer = dict[str, Any]
+Transport = Callable[[Sequence[Question]], Sequence[Answer]]
+
+
+def get(url: str) -> Answer:
+    """Return the answer to one GET."""
+    try:
+        with OPENER.open(url, timeout=QUERY_TIMEOUT_SECONDS) as response:
+            return {"body": json.load(response)}
+    except urllib.error.HTTPError as error:
+        with error:
+            return {"error": f"HTTP {error.code}: {error.read(300).decode(errors='replace').strip()}"}
+    except urllib.error.URLError as error:
+        return {"error": str(error.reason)}
+    except (OSError, ValueError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def http_transport(addresses: dict[str, str]) -> Transport:
+    """Return a transport that asks the engines at these addresses, some questions at a time."""
+
+    def transport(questions: Sequence[Question]) -> Sequence[Answer]:
+        with ThreadPoolExecutor(max_workers=PARALLEL_QUERIES) as pool:
+            return list(pool.map(get, [question.url(addresses) for question in questions]))
+
+    return transport
+
+
+# -- Collecting
+
+
+class CollectError(Exception):
+    """The data cannot be collected: why, and the fix."""
+
+
+def log(text: str) -> None:
+    """Print a line of progress."""
+    print(f"report: {text}", flush=True)
+
+
+class Collector:
+    """The questions and answers of one report; `short` and `long` in seconds."""
+
+    def __init__(self, ask: Transport, short: int, long: int, log: Callable[[str], None] = log) -> None:
+        self.ask, self.log = ask, log
+        self.short, self.long, self.base = short, long, long - short
+        self.end = self.since = 0.0
+        self.engines: dict[str, dict[str, Any]] = {}
+        self.traced_services: list[str] = []
+        self.metrics: dict[str, dict[str, Any]] = {}
+        self.logs: dict[str, dict[str, Any]] = {}
+        self.traces: dict[str, list[Any]] = {}
+        self.problems: list[str] = []
+
+    def run(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """Return the data; raises CollectError when no engine answers."""
+        self.find_engines()
+        steps = (("prometheus", self.collect_metrics), ("loki", self.collect_logs), ("jaeger", self.collect_traces))
+        for engine, collect in steps:
+            if self.engines[engine]["ok"]:
+                start, lost = time.monotonic(), len(self.problems)
+                found = collect()
+                lost = len(self.problems) - lost
+                missing = f", {lost} queries without an answer" if lost else ""
+                self.log(f"{found}{missing}, {time.monotonic() - start:.1f} s")
+        times = {"short": self.short, "long": self.long, "end": self.end, "since": self.since}
+        names = ("engines", "metrics", "logs", "traces", "problems")
+        return {"meta": {**meta, **times}, **{name: getattr(self, name) for name in names}}
+
+    def begin(self, window: str) -> float:
+        """Return when a range begins."""
+        return self.end - (self.short if window == "short" else self.long)
+
+    def find_engines(self) -> None:
+        """Find out which engines answer, the host's time, the oldest sample and the traced services."""
+        oldest = fill("min(min_over_time(timestamp(up)[$w:60s]))", self.long)
+        clock, first, labels, services = self.ask(
+            [
+                # The clock of the stores may differ from that of the machine that runs this.
+                Question("time", "prometheus", "/api/v1/query", {"query": "time()"}),
+                Question("oldest", "prometheus", "/api/v1/query", {"query": oldest}),
+                Question("labels", "loki", "/loki/api/v1/labels"),
+                Question("services", "jaeger", "/api/services"),
+            ]
+        )
+        for engine, answer in (("prometheus", clock), ("loki", labels), ("jaeger", services)):
+            self.engines[engine] = {"ok": "body" in answer, "error": answer.get("error", "")}
+        missing = [f"{name}: {engine['error']}" for name, engine in self.engines.items() if not engine["ok"]]
+        if len(missing) == len(ENGINES):
+            raise CollectError(f"no engine answers: {'; '.join(missing)}. Start the stack; `make status` shows it.")
+        self.end, oldest_sample = time.time(), 0.0
+        if "body" in clock:
+            self.end = float(clock["body"]["data"]["result"][0])
+            series = first.get("body", {}).get("data", {}).get("result") or []
+            oldest_sample = min((float(one["value"][1]) for one in series), default=0.0)
+        self.since = max(oldest_sample, self.end - self.long)
+        # Jaeger traces the queries that it answers.
+        self.traced_services = sorted(set(services.get("body", {}).get("data") or []) - {"jaeger"})
+        for text in missing:
+            self.log(f"no answer from {text}")
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Any]]:
+        """Yield the questions that were answered, with the JSON; the others are recorded as problems."""
+        for question, answer in zip(questions, self.ask(questions) if questions else []):  # noqa: B905  # Python 3.9
+            if "body" in answer:
+                yield question, answer["body"]
+            else:
+                self.problems.append(f"{question.engine} did not answer the query `{question.name}`: {answer['error']}")
+
+    def collect_metrics(self) -> str:
+        """Ask Prometheus everything; return a summary."""
+
+        def instant(name: str, query: str, at: float) -> Question:
+            return Question(name, "prometheus", "/api/v1/query", {"query": query, "time": f"{at:.3f}"})
+
+        short = f"{self.short}s"
+        questions = [instant(name, fill(query, self.long, short=short), self.end) for name, query in AT_END.items()]
+        for window, seconds in (("short", self.short), ("long", self.long), ("base", self.base)):
+            at = self.end - (self.short if window == "base" else 0)
+            questions += [instant(f"{name}@{window}", fill(query, seconds), at) for name, query in OVER_WINDOW.items()]
+        for window in ("short", "long"):
+            # Data of half an hour is shown in full detail.
+            covered = self.end - max(self.begin(window), self.since)
+            step = max(MIN_STEP_SECONDS, round(covered / PLOT_POINTS))
+            times = {"start": f"{self.begin(window):.3f}", "end": f"{self.end:.3f}", "step": str(step)}
+            for name, query in OVER_TIME.items():
+                parameters = {"query": query.replace("$rate", f"{max(60, step)}s"), **times}
+                questions.append(Question(f"{name}~{window}", "prometheus", "/api/v1/query_range", parameters))
+        alerts = Question("alerts", "prometheus", "/api/v1/alerts")
+        for question, body in self.answers([*questions, alerts]):
+            data = body.get("data") or {}
+            if question is alerts:
+                self.metrics["alerts"] = {"query": 'ALERTS{alertstate="firing"}', "alerts": data.get("alerts") or []}
+                continue
+            asked = question.parameters
+            step_of = {"step": int(asked["step"])} if "step" in asked else {}
+            self.metrics[question.name] = {"query": asked["query"], "series": data.get("result") or [], **step_of}
+        series = sum(len(entry.get("series", [])) for entry in self.metrics.values())
+        return f"metrics: {series} series from {len(questions) + 1} queries"
+
+    def labels_of(self, name: str) -> Iterator[dict[str, str]]:
+        """Yield the labels of the series of a metric."""
+        return (series["metric"] for series in self.metrics.get(name, {}).get("series", []))
+
+    def apps(self) -> list[str]:
+        """Return the services that serve requests: those with request metrics or spans."""
+        found = {labels.get("service_name", "") for labels in self.labels_of("requests@long")}
+        found |= {labels.get("service_name", "") for labels in self.labels_of("up") if labels.get("job") == "apps"}
+        return sorted((found | set(self.traced_services)) - {""})
+
+    def log_lines(self, name: str, query: str, window: str, limit: int, direction: str = "backward") -> Question:
+        """Return the question for lines of a range, the newest first."""
+        start, end = (str(int(at * 1e9)) for at in (self.begin(window), self.end))
+        parameters = {"query": query, "start": start, "end": end, "limit": str(limit), "direction": direction}
+        return Question(name, "loki", "/loki/api/v1/query_range", parameters)
+
+    def collect_logs(self) -> str:
+        """Ask Loki everything; return a summary."""
+        apps = self.apps()
+        selector = f'{{service_name=~"{"|".join(apps)}"}}'
+        counts = {"volume@short": VOLUME, "volume@long": VOLUME, "patterns@short": PATTERNS, "patterns@base": PATTERNS}
+        counts.update({"clients@short": CLIENTS, "clients@base": CLIENTS} if apps else {})
+        questions = []
+        for name, query in counts.items():
+            window = name.partition("@")[2]
+            at = self.end - (self.short if window == "base" else 0)
+            parameters = {"query": fill(query, getattr(self, window), apps=selector), "time": str(int(at * 1e9))}
+            questions.append(Question(name, "loki", "/loki/api/v1/query", parameters))
+        if apps:
+            failed = FAILED_LINES.replace("$apps", selector)
+            questions.append(self.log_lines("raw", selector, "short", MAX_LOG_LINES))
+            questions.append(self.log_lines("failed", failed, "long", MAX_LOG_LINES))
+        for question, body in self.answers(questions):
+            self.logs[question.name] = {"query": question.parameters["query"], **read_log_answer(body)}
+        self.collect_pattern_examples()
+        lines = sum(float(series["value"][1]) for series in self.logs.get("volume@long", {}).get("series", []))
+        return f"logs: {lines:,.0f} lines counted by {len(questions)} queries"
+
+    def collect_pattern_examples(self) -> None:
+        """Ask for the first and the last line of the most frequent patterns, of apps before engines."""
+        found: Counter[tuple[str, str, str]] = Counter()
+        for name in ("patterns@short", "patterns@base"):
+            for series in self.logs.get(name, {}).get("series", []):
+                service, level, said = (series["metric"].get(label, "") for label in ("service_name", "level", "said"))
+                found[service, level, said] += round(float(series["value"][1]))
+        apps = set(self.apps())
+        ranked = [key for key, _ in found.most_common()]
+        keys = [key for key in ranked if key[0] in apps][:APP_PATTERNS]
+        keys += [key for key in ranked if key[0] not in apps][:OTHER_PATTERNS]
+        if not keys:
+            return
+        examples: dict[str, Any] = {}
+        self.logs["examples"] = {"query": pattern_examples(*keys[0]), "patterns": examples}
+        questions = [
+            self.log_lines(f"{which}#{place}", pattern_examples(*key), "long", 1, direction)
+            for place, key in enumerate(keys)
+            for which, direction in (("first", "forward"), ("last", "backward"))
+        ]
+        for question, body in self.answers(questions):
+            which, _, place = question.name.partition("#")
+            entry = examples.setdefault(json.dumps(keys[int(place)]), {"query": question.parameters["query"]})
+            entry[which] = read_log_answer(body)["lines"][:1]
+
+    def trace_search(self, name: str, service: str, begin: float, end: float, limit: int, **more: str) -> Question:
+        """Return the question for traces of a service that began in a time range."""
+        start, stop = str(int(begin * 1e6)), str(int(end * 1e6))
+        parameters = {"service": service, "start": start, "end": stop, "limit": str(limit), **more}
+        return Question(name, "jaeger", "/api/traces", parameters)
+
+    def collect_traces(self) -> str:
+        """Ask Jaeger everything; return a summary."""
+        questions = [question for service in self.traced_services for question in self.trace_searches(service)]
+        kept: dict[str, dict[str, list[Any]]] = {}
+        for question, body in self.answers(questions):
+            for trace in body.get("data") or []:
+                spans = read_spans(trace)
+                if spans:
+                    kept.setdefault(question.name, {})[trace["traceID"]] = spans
+        self.traces = {name: list(traces.values()) for name, traces in kept.items()}
+        ids = {trace_id for traces in kept.values() for trace_id in traces}
+        self.traces["named"] = self.collect_named_traces(ids)
+        return f"traces: {len(ids)} from {len(questions)} queries"
+
+    def trace_searches(self, service: str) -> Iterator[Question]:
+        """Yield the questions for a sample of a service's traces, its failures and its slowest requests."""
+        services, end = len(self.traced_services), self.end - SPAN_DELAY_SECONDS
+        search = partial(self.trace_search, service=service)
+        yield search("short", begin=self.begin("short"), end=end, limit=SHORT_RANGE_TRACES // services)
+        begin = max(self.since, self.begin("long"))
+        covered = max(self.end - self.short - begin, 1.0)
+        slices = min(MAX_SLICES, max(1, round(covered / 60)))
+        limit = max(4, TRACES_PER_SLICE * MAX_SLICES // slices // services)
+        for number in range(slices):
+            start = begin + number * covered / slices
+            yield search("base", begin=start, end=start + covered / slices, limit=limit)
+        for window in ("short", "long"):
+            extreme = partial(search, begin=self.begin(window), end=end, limit=MAX_EXTREME_TRACES)
+            # A caller's span is an error at 404 as well, so failures are also searched by status.
+            for tags in ({"error": "true"}, *self.failure_tags(service, window)):
+                yield extreme(f"failed@{window}", tags=json.dumps(tags, separators=(",", ":")))
+            p99 = self.p99(service, window)
+            if p99:
+                yield extreme(f"slow@{window}", minDuration=f"{int(p99 * 1e6)}us")
+
+    def collect_named_traces(self, have: set[str]) -> list[Any]:
+        """Return the traces of the example lines that the searches did not find."""
+        patterns = self.logs.get("examples", {}).get("patterns", {}).values()
+        named = {labels.get("trace_id", "") for entry in patterns for _, _, labels in entry.get("last", [])}
+        questions = [Question("example", "jaeger", f"/api/traces/{one}") for one in sorted(named - have - {""})]
+        # A trace that was not sampled, or is older than the retention, is no problem.
+        answers = self.ask(questions) if questions else []
+        return [read_spans(trace) for answer in answers for trace in answer.get("body", {}).get("data") or []]
+
+    def failure_tags(self, service: str, window: str) -> list[dict[str, str]]:
+        """Return the tags of the failures (5xx) that the service's metrics count."""
+        labels = [labels for labels in self.labels_of(f"requests@{window}") if labels.get("service_name") == service]
+        statuses = sorted({one.get("http_response_status_code", "") for one in labels})
+        return [{"http.response.status_code": status} for status in statuses if status.startswith("5")]
+
+    def p99(self, service: str, window: str) -> float:
+        """Return the 99th percentile of a service's latency in seconds, 0 when it is unknown."""
+        for series in self.metrics.get(f"p99@{window}", {}).get("series", []):
+            value = float(series["value"][1])
+            if series["metric"].get("service_name") == service and value == value:
+                return value
+        return 0.0
+
+
+def read_log_answer(body: Any) -> dict[str, Any]:
+    """Return the series of a count, or lines as (nanoseconds, line, labels), newest first."""
+    data = body["data"]
+    if data["resultType"] != "streams":
+        return {"series": data["result"]}
+    lines = []
+    for stream in data["result"]:
+        # A stack trace is in the line already.
+        labels = {name: value for name, value in stream["stream"].items() if len(value) < MAX_LABEL_LENGTH}
+        lines += [(int(nanoseconds), line, labels) for nanoseconds, line in stream["values"]]
+    return {"lines": sorted(lines, key=lambda entry: -entry[0])}
+
+
+# Tags that say what a span did.
+SPAN_TAGS = (
+    "http.route", "http.request.method", "http.response.status_code", "url.full", "url.path", "server.address",
+    "db.system", "db.system.name", "db.operation.name", "db.collection.name", "error.type", "client.address",
+    "otel.status_description",
+)  # fmt: skip
+
+
+def read_spans(trace: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the spans of one trace of Jaeger's API in a compact form; times in microseconds."""
+    services = {key: process["serviceName"] for key, process in (trace.get("processes") or {}).items()}
+    found = []
+    for span in trace.get("spans") or []:
+        tags = {tag["key"]: tag["value"] for tag in span.get("tags") or []}
+        parents = [one["spanID"] for one in span.get("references") or [] if one["refType"] == "CHILD_OF"]
+        found.append({
+            "trace": span["traceID"],
+            "id": span["spanID"],
+            "parent": parents[0] if parents else "",
+            "service": services.get(span["processID"], "?"),
+            "name": span["operationName"],
+            "start": span["startTime"],
+            "us": span["duration"],
+            "kind": tags.get("span.kind", "internal"),
+            "error": str(tags.get("error", "")).lower() == "true" or tags.get("otel.status_code") == "ERROR",
+            "tags": {key: str(tags[key])[:MAX_LABEL_LENGTH] for key in SPAN_TAGS if key in tags},
+        })  # fmt: skip
+    return found
+
+
+# -- The program
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds of 300, 300s, 5m, 6h or 1d; raises CollectError."""
+    found = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
+    if not found or int(found[1]) == 0:
+        raise CollectError(f"invalid duration: {text!r} (a number with s, m, h or d). Set for example 90s, 5m or 6h.")
+    return int(found[1]) * UNIT_SECONDS[found[2]]
+
+
+def parse_time_ranges(short: str, long: str) -> tuple[int, int]:
+    """Return both time ranges in seconds; raises CollectError."""
+    short_seconds, long_seconds = parse_duration(short), parse_duration(long)
+    if short_seconds < MIN_SHORT_SECONDS:
+        raise CollectError(f"short range is too short: {short} ({MIN_SHORT_SECONDS}s or more). Set report_short=1m.")
+    if long_seconds < 2 * short_seconds:
+        raise CollectError(f"long range is too short: {long} (at least twice the short one, {short}). Set report_long.")
+    return short_seconds, long_seconds
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Collect and write the data; return 1 with the reason on stderr when that fails."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for engine, port in (("prometheus", 9090), ("loki", 3100), ("jaeger", 16686)):
+        parser.add_argument(f"--{engine}", default=f"http://127.0.0.1:{port}", metavar="URL")
+    parser.add_argument("--grafana", default="", help="address of Grafana for links; default: no links", metavar="URL")
+    parser.add_argument("--host", default="", help="name of the host, for the title")
+    parser.add_argument("--short", default="5m", help="the range that the report is about (default: 5m)")
+    parser.add_argument("--long", default="6h", help="the range that it is compared with (default: 6h)")
+    parser.add_argument("--out", type=Path, default=Path("data.json.gz"), help="default: data.json.gz")
+    options = parser.parse_args(argv)
+    try:
+        short, long = parse_time_ranges(options.short, options.long)
+        transport = http_transport({name: getattr(options, name) for name in ENGINES})
+        data = Collector(transport, short, long).run({"grafana": options.grafana, "host": options.host})
+        options.out.write_bytes(gzip.compress(json.dumps(data).encode(), mtime=0))
+    except (CollectError, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

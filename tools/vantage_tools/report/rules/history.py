@@ -1,0 +1,97 @@
+"""Rules on episodes of errors and latency that ended before the short time range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from vantage_tools.report import thresholds as limit
+from vantage_tools.report.dataset import Dataset
+from vantage_tools.report.findings import Finding, Findings, describe
+from vantage_tools.report.stats import at_least, median
+
+# (time, figure, figure) of a plot.
+Points = list[tuple[float, float, float]]
+
+
+def episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
+    """Find times in which a service failed or was slow; many of one kind become one finding."""
+    found = [*_error_episodes(dataset, so_far), *_latency_episodes(dataset)]
+    for _, group in groupby(found, key=lambda finding: (finding.kind, finding.service)):
+        alike = list(group)
+        yield from alike if len(alike) <= limit.MAX_LISTED_EPISODES else [_combine(dataset, alike)]
+
+
+def _combine(dataset: Dataset, alike: list[Finding]) -> Finding:
+    first, last = alike[0], alike[-1]
+    periods = [(f.since, f.until) for f in alike if f.since is not None and f.until is not None]
+    finding = describe(
+        dataset, "episodes", first.severity, first.service, since=first.since, until=last.until, first=first, periods=periods,
+        total=sum(until - since for since, until in periods),
+        longest=max(alike, key=lambda f: (f.until or 0) - (f.since or 0)),
+    )  # fmt: skip
+    finding.kind, finding.periods = first.kind, periods
+    return finding
+
+
+def _error_episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
+    step = dataset.step("long")
+    rates, failures = dataset.timeline("rate", "long"), dataset.timeline("failed", "long")
+    for service, points in rates.items():
+        failed = dict(failures.get(service, []))
+        counts = [(at, failed.get(at, 0.0) * step, rate * step) for at, rate in points]
+        bad = [p for p in counts if p[1] >= limit.MIN_FAILED_REQUESTS and at_least(p[1], p[2]) >= limit.MIN_ERROR_RATE]
+        for begin, end, run in _episodes(bad, step):
+            if end > dataset.end - dataset.short:
+                _record_begin(dataset, so_far, service, begin)
+                continue
+            yield describe(
+                dataset, "errors_earlier", "warning", service, since=begin, until=end, step=step,
+                failed=sum(p[1] for p in run), requests=sum(p[2] for p in run),
+            )  # fmt: skip
+
+
+def _record_begin(dataset: Dataset, so_far: tuple[Finding, ...], service: str, begin: float) -> None:
+    """Add the begin of an episode that goes on, or its recent end, to the finding of the rule `errors`."""
+    failed = [at for at, value in dataset.timeline("failed", "short").get(service, []) if value > 0]
+    step, begin_short = dataset.step("short"), dataset.begin("short")
+    if failed and begin > begin_short - dataset.step("long"):
+        begin = max(failed[0] - step, begin_short)
+    has_ended = failed and dataset.end - failed[-1] > 1.5 * step
+    for finding in so_far:
+        if (finding.kind, finding.service) == ("errors", service):
+            # A rate over a minute still contains what was a minute ago.
+            finding.figures["ended"] = failed[-1] - 60 if has_ended else None
+            with_times = describe(dataset, "errors", finding.severity, service, since=begin, **finding.figures)
+            finding.since, finding.text = begin, with_times.text
+
+
+def _latency_episodes(dataset: Dataset) -> Findings:
+    step = dataset.step("long")
+    rates = dataset.timeline("rate", "long")
+    for service, points in dataset.timeline("p95", "long").items():
+        usual = median(value for _, value in points)
+        least = max(
+            limit.EPISODE_P95_GROWTH * usual, usual + limit.NOTICEABLE_RATIO * dataset.latency_threshold(service)
+        )
+        rate = dict(rates.get(service, []))
+        with_requests = [(at, p95, rate.get(at, 0.0) * step) for at, p95 in points]
+        bad = [p for p in with_requests if p[1] >= least and p[2] >= limit.MIN_REQUESTS]
+        for begin, end, run in _episodes(bad, step):
+            is_over = end <= dataset.end - dataset.short
+            if is_over and end - begin >= max(limit.MIN_SLOW_EPISODE_SECONDS, 2 * step):
+                yield describe(
+                    dataset, "latency_earlier", "warning", service, since=begin, until=end, step=step, usual=usual,
+                    worst=max(p95 for _, p95, _ in run),
+                )  # fmt: skip
+
+
+def _episodes(points: Points, step: float) -> Iterator[tuple[float, float, Points]]:
+    """Yield (begin, end, points) of each episode; one missing point does not end it."""
+    runs: list[Points] = []
+    for point in points:
+        if runs and point[0] - runs[-1][-1][0] <= limit.MAX_GAP_STEPS * step:
+            runs[-1].append(point)
+        else:
+            runs.append([point])
+    return ((run[0][0] - step, run[-1][0], run) for run in runs)

@@ -1,0 +1,50 @@
+"""Rules on log lines: new errors, and a client that sends most requests."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from vantage_tools.report import thresholds as limit
+from vantage_tools.report.dataset import Dataset
+from vantage_tools.report.findings import Finding, Findings, describe
+
+
+def new_errors(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
+    """Find errors in an app's log that are new or far more frequent, unless its failing requests were reported."""
+    reported = {finding.service for finding in so_far if finding.kind == "errors"}
+    for pattern in dataset.patterns:
+        if not pattern.is_error or pattern.service not in dataset.apps or pattern.service in reported:
+            continue
+        before = dataset.covered(pattern.service, "base") or dataset.long - dataset.short
+        expected = pattern.base * min(1.0, dataset.short / before) if before else 0.0
+        if pattern.short >= limit.MIN_ERROR_LINES and pattern.short > limit.ERROR_LINE_GROWTH * expected:
+            yield describe(
+                dataset, "new_error", "warning", pattern.service, traces=[pattern.trace] if pattern.trace else [],
+                said=pattern.said, now=pattern.short, before=pattern.base, first=pattern.first,
+                query=pattern.query or dataset.query("patterns@short"),
+            )  # fmt: skip
+
+
+def one_client(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
+    """Find a client that sends most requests of a service, and did not before."""
+    now, before = _clients(dataset, "short"), _clients(dataset, "base")
+    for service, addresses in now.items():
+        total, earlier = sum(addresses.values()), before.get(service, {})
+        if total < limit.MIN_CLIENT_REQUESTS or not earlier:
+            continue
+        address = max(addresses, key=lambda a: addresses[a])
+        ratio, was = addresses[address] / total, earlier.get(address, 0.0) / sum(earlier.values())
+        if ratio >= limit.MIN_CLIENT_SHARE and was <= limit.MAX_CLIENT_SHARE_BEFORE:
+            yield describe(
+                dataset, "one_client", "warning", service, address=address, ratio=ratio, requests=addresses[address],
+                before=was, query=dataset.query("clients@short"),
+            )  # fmt: skip
+
+
+def _clients(dataset: Dataset, window: str) -> dict[str, dict[str, float]]:
+    """Return service -> address -> requests."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for series in dataset.log_series(f"clients@{window}"):
+        labels = series["metric"]
+        found[labels.get("service_name", "")][labels.get("client_address", "")] = float(series["value"][1])
+    return dict(found)

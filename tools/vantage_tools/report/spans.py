@@ -1,0 +1,176 @@
+"""Spans and traces, and what one trace or a sample of traces shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+
+@dataclass
+class Span:
+    """One span; `start` and `us` in microseconds."""
+
+    trace: str
+    id: str
+    parent: str
+    service: str
+    name: str
+    start: int
+    us: int
+    kind: str
+    error: bool
+    tags: dict[str, str]
+    children: list[Span] = field(default_factory=list, repr=False, compare=False)
+    depth: int = field(default=0, compare=False)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.us
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status, 0 without one."""
+        text = self.tags.get("http.response.status_code", "")
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed. By OpenTelemetry's conventions a caller's span is an error at 4xx, too; that is an answer."""
+        return self.error and not 400 <= self.status < 500
+
+    @property
+    def error_type(self) -> str:
+        """Return the type of the error without a status that is given as one."""
+        kind = self.tags.get("error.type", "")
+        return "" if kind.isdigit() else kind
+
+    @property
+    def database(self) -> str:
+        """Return the database system, empty for other spans."""
+        return self.tags.get("db.system.name") or self.tags.get("db.system") or ""
+
+    @property
+    def callee(self) -> str:
+        """Return the host that an outgoing call other than to a database goes to."""
+        return self.tags.get("server.address", "") if self.kind == "client" and not self.database else ""
+
+    @property
+    def label(self) -> str:
+        """Return the operation, for an outgoing call with its callee."""
+        return f"{self.name} → {self.callee}" if self.callee else self.name
+
+    @cached_property
+    def self_us(self) -> int:
+        """Return the microseconds in which none of its children ran."""
+        covered, reached = 0, self.start
+        for child in sorted(self.children, key=lambda c: c.start):
+            begin, end = max(child.start, reached), min(child.end, self.end)
+            if end > begin:
+                covered += end - begin
+                reached = end
+        return max(self.us - covered, 0)
+
+
+class Trace:
+    """The spans of one trace, in the order of a waterfall: each below its parent, siblings by time."""
+
+    def __init__(self, spans: Iterable[dict[str, Any]]) -> None:
+        by_time = sorted((Span(**span) for span in spans), key=lambda span: (span.start, -span.us))
+        by_id = {span.id: span for span in by_time}
+        self.id, self.start = by_time[0].trace, by_time[0].start
+        self.us = max(span.end for span in by_time) - self.start
+        self.roots = [span for span in by_time if span.parent not in by_id]
+        for span in by_time:
+            if span.parent in by_id:
+                by_id[span.parent].children.append(span)
+        self.spans: list[Span] = []
+        stack = [(root, 0) for root in reversed(self.roots)]
+        while stack:
+            span, span.depth = stack.pop()
+            self.spans.append(span)
+            stack += [(child, span.depth + 1) for child in reversed(span.children)]
+
+    @property
+    def root(self) -> Span:
+        return self.roots[0]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no span between the root and the others is missing."""
+        return len(self.roots) == 1 and not self.root.parent
+
+    @property
+    def failed(self) -> bool:
+        return any(span.failed for span in self.spans)
+
+    @property
+    def services(self) -> set[str]:
+        return {span.service for span in self.spans}
+
+    @property
+    def failing_span(self) -> Span | None:
+        """Return the deepest failing span: its callers fail because it does."""
+        found = [span for span in self.spans if span.failed and not any(child.failed for child in span.children)]
+        return max(found, key=lambda span: (span.depth, span.us), default=None)
+
+
+@dataclass
+class Share:
+    """The cost of one operation in a sample of traces."""
+
+    service: str
+    operation: str
+    spans: int = 0
+    self_us: int = 0
+    is_database: bool = False
+
+
+def shares(traces: Iterable[Trace]) -> list[Share]:
+    """Return self time by service and operation, the largest first."""
+    found: dict[tuple[str, str], Share] = {}
+    for span in (span for trace in traces for span in trace.spans):
+        share = found.setdefault((span.service, span.label), Share(span.service, span.label))
+        share.spans += 1
+        share.self_us += span.self_us
+        share.is_database |= bool(span.database)
+    return sorted(found.values(), key=lambda share: -share.self_us)
+
+
+def repeated_calls(trace: Trace, least: int) -> list[tuple[Span, str, int]]:
+    """Return (parent, operation, times) for each outgoing call that one span repeats."""
+    found = []
+    for parent in trace.spans:
+        calls = Counter(child.label for child in parent.children if child.kind == "client" or child.database)
+        found += [(parent, label, times) for label, times in calls.items() if times >= least]
+    return found
+
+
+@dataclass
+class Edge:
+    """Calls from one service to another in a sample of traces."""
+
+    source: str
+    target: str
+    calls: int = 0
+    failed: int = 0
+    us: int = 0
+
+
+def edges(traces: Iterable[Trace]) -> list[Edge]:
+    """Return the calls between services, and to databases and hosts without spans."""
+    found: dict[tuple[str, str], Edge] = {}
+    for span in (span for trace in traces for span in trace.spans):
+        if span.kind not in ("client", "producer") and not span.database:
+            continue
+        answered = next((c.service for c in span.children if c.service != span.service), "")
+        database = f"{span.database} of {span.service}" if span.database else ""
+        target = answered or database or span.tags.get("server.address", "")
+        if target:
+            edge = found.setdefault((span.service, target), Edge(span.service, target))
+            edge.calls += 1
+            edge.failed += span.failed
+            edge.us += span.us
+    return sorted(found.values(), key=lambda edge: (edge.source, edge.target))

@@ -1,0 +1,176 @@
+"""The report's tables, as rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vantage_tools.report.dataset import ERROR_LEVELS, Dataset, Pattern
+from vantage_tools.report.findings import text
+from vantage_tools.report.formats import clock, count, format_duration, percent, rate, seconds
+from vantage_tools.report.spans import shares
+from vantage_tools.report.thresholds import FAST_BURN_RATE, MIN_REQUESTS
+
+CHANGE_FACTOR, ERROR_CHANGE_FACTOR = 1.25, 1.5
+MAX_ROUTES, MAX_OPERATIONS, MAX_LINES = 14, 12, 12
+
+
+@dataclass
+class Table:
+    """Headings and rows; `numbers` are the columns that are aligned right."""
+
+    head: list[str]
+    rows: list[list[str]]
+    numbers: tuple[int, ...] = ()
+
+
+def by_service(dataset: Dataset) -> Table:
+    """Return requests, errors and latency of each service in both time ranges."""
+    rows = []
+    for name, service in dataset.services.items():
+        for window, length in (("short", dataset.short), ("long", dataset.long)):
+            traffic = service.all[window]
+            latencies = [seconds(traffic.quantile(q)) for q in (0.5, 0.95, 0.99)]
+            ratios = [percent(traffic.ratio("5")), percent(traffic.ratio("4"))]
+            first = name if window == "short" else ""
+            shown = f"last {format_duration(length)}"
+            rows.append([first, shown, count(traffic.requests), rate(traffic.rate), *ratios, *latencies])
+    head = ["Service", "Time range", "Requests", "Per second", "Errors (5xx)", "Refused (4xx)", "p50", "p95", "p99"]
+    return Table(head, rows, (2, 3, 4, 5, 6, 7, 8))
+
+
+def by_route(dataset: Dataset) -> Table:
+    """Return the routes with the most requests, in the short range and before."""
+    found = [
+        (traffics["short"], traffics["base"], name, route)
+        for name, service in dataset.services.items()
+        for route, traffics in service.routes.items()
+    ]
+    found.sort(key=lambda item: -(item[0].requests + item[1].requests))
+    rows = []
+    for now, before, name, route in found[:MAX_ROUTES]:
+        ratios = [percent(traffic.ratio("5")) if traffic.requests >= 0.5 else "–" for traffic in (now, before)]
+        latencies = [seconds(traffic.quantile(0.95)) for traffic in (now, before)]
+        rows.append([name, " ".join(route), count(now.requests), *ratios, *latencies])
+    last = f"last {format_duration(dataset.short)}"
+    head = ["Service", "Route", f"Requests, {last}", f"Errors, {last}", "before", f"p95, {last}", "before"]
+    return Table(head, rows, (2, 3, 4, 5, 6))
+
+
+def differences(dataset: Dataset) -> list[str]:
+    """Return a sentence for each service on how the short range differs from the long one."""
+    found = []
+    for name, service in dataset.services.items():
+        now, long = service.all["short"], service.all["long"]
+        if long.requests < MIN_REQUESTS:
+            continue
+        if now.requests < 1:
+            lengths = {"short": dataset.short, "long": dataset.long}
+            found.append(text("difference", "none", service=name, before=long.rate, **lengths))
+            continue
+        parts = [
+            _difference("requests/s", now.rate, long.rate, rate, CHANGE_FACTOR),
+            _difference("errors", now.ratio("5"), long.ratio("5"), percent, ERROR_CHANGE_FACTOR),
+        ]
+        for quantile in (50, 95):
+            new, old = now.quantile(quantile / 100), long.quantile(quantile / 100)
+            if new is not None and old is not None:
+                parts.append(_difference(f"p{quantile}", new, old, seconds, CHANGE_FACTOR))
+        found.append(f"{name}: {'; '.join(parts)}.")
+    return found
+
+
+def _difference(what: str, now: float, before: float, shown: Callable[[float], str], factor: float) -> str:
+    is_same = shown(now) == shown(before) or (before and 1 / factor < now / before < factor)
+    direction = "" if is_same else "up" if now > before else "down"
+    return text("difference", "change", what=what, now=shown(now), before=shown(before), direction=direction)
+
+
+def self_time(dataset: Dataset) -> Table:
+    """Return the self time of the sampled traces by service and operation."""
+    now, before = shares(dataset.sample("short")), shares(dataset.sample("base"))
+    total_now, total_before = (sum(share.self_us for share in many) or 1 for many in (now, before))
+    was = {(share.service, share.operation): share for share in before}
+    rows = []
+    for share in (now or before)[:MAX_OPERATIONS]:
+        old = was.get((share.service, share.operation))
+        operation = share.operation + (" (database)" if share.is_database else "")
+        ratio = share.self_us / (total_now if now else total_before)
+        row = [share.service, operation, count(share.spans), percent(ratio), percent(old.self_us / total_before) if old else "–"]  # fmt: skip
+        rows.append([*row, *(seconds(one.self_us / one.spans / 1e6) if one else "–" for one in (share, old))])
+    head = ["Service", "Operation", "Spans", "Share of self time", "before", "Self time per span", "before"]
+    return Table(head, rows, (2, 3, 4, 5, 6))
+
+
+def patterns(dataset: Dataset, of_apps: bool) -> list[Pattern]:
+    """Return the most frequent patterns of the apps, or of everything else."""
+    return [p for p in dataset.patterns if (p.service in dataset.apps) == of_apps and p.example]
+
+
+def slos(dataset: Dataset) -> Table:
+    """Return the objectives with their error budgets and burn rates."""
+    rows = []
+    for slo in dataset.slos:
+        goal = "without failure" if slo.kind == "availability" else f"within {seconds(slo.threshold)}"
+        burns = [f"{slo.burn[window]:.1f}" if window in slo.burn else "–" for window in ("5m", "1h", "6h")]
+        left, state = "–", "unknown"
+        if slo.left is not None:
+            state = "spent" if slo.left < 0 else "burning fast" if slo.burns(FAST_BURN_RATE, "5m", "1h") else "met"
+            left = percent(slo.left) if slo.left >= 0 else f"overspent by {percent(-slo.left)}"
+        rows.append([slo.service, f"{slo.objective * 100:g} % {goal}", left, *burns, state])
+    head = ["Service", "Objective", "Error budget left", "Burn rate 5 min", "1 h", "6 h", "State"]
+    return Table(head, rows, (2, 3, 4, 5))
+
+
+def targets(dataset: Dataset) -> Table:
+    """Return every target: its state, its availability, its starts and its memory."""
+    short, long = (dataset.values(f"up_share@{w}", "service_name", "job", "instance") for w in ("short", "long"))
+    starts, memory = dataset.values("starts@long", "service_name", "instance"), dataset.by_label("memory")
+    rows = []
+    for series in dataset.series("up"):
+        service, job, instance = key = tuple(series["metric"].get(k, "") for k in ("service_name", "job", "instance"))
+        # Replicas, and targets without a service name, are told apart by their instance.
+        is_only = service and len(dataset.instances.get(service, [])) < 2
+        started = starts.get((service, instance))
+        rows.append([
+            service if is_only else f"{service or job} ({instance})",
+            "up" if float(series["value"][1]) else "DOWN",
+            percent(short.get(key, 0.0)),
+            percent(long.get(key, 0.0)),
+            count(started) if started is not None else "–",
+            percent(memory[service]) if service in memory else "–",
+        ])  # fmt: skip
+    lengths = [f"last {format_duration(length)}" for length in (dataset.short, dataset.long)]
+    head = ["Target", "State", f"Up, {lengths[0]}", lengths[1], "Starts", "Memory of its limit"]
+    return Table(head, sorted(rows), (2, 3, 4, 5))
+
+
+def log_volume(dataset: Dataset) -> Table:
+    """Return the number of lines, warnings and errors by service in both time ranges."""
+    found: dict[str, list[int]] = {}
+    for column, window in ((0, "short"), (3, "long")):
+        for series in dataset.log_series(f"volume@{window}"):
+            labels, number = series["metric"], round(float(series["value"][1]))
+            cells = found.setdefault(labels.get("service_name", ""), [0] * 6)
+            level = labels.get("level", "")
+            for offset, counted in enumerate((True, level.startswith("warn"), level in ERROR_LEVELS)):
+                cells[column + offset] += number * counted
+    head = ["Service"]
+    for length in (dataset.short, dataset.long):
+        head += [f"Lines, last {format_duration(length)}", "warnings", "errors"]
+    rows = [[service, *map(count, cells)] for service, cells in sorted(found.items())]
+    return Table(head, rows, (1, 2, 3, 4, 5, 6))
+
+
+def filtered(dataset: Dataset) -> Table:
+    """Return the JSON lines of failed requests by field, or of all requests when none failed."""
+    rows = []
+    for at, fields in dataset.parsed_lines()[:MAX_LINES]:
+        level, service, method, route, status, duration, trace = (
+            str(fields.get(name, ""))
+            for name in (
+                "level", "service", "http_request_method", "http_route", "http_response_status_code", "duration_ms", "trace_id",
+            )
+        )  # fmt: skip
+        rows.append([clock(at), level, service, f"{method} {route}".strip(), status, duration, trace])
+    return Table(["Time (UTC)", "Level", "Service", "Route", "Status", "Duration, ms", "Trace"], rows, (4, 5))

@@ -1,1 +1,0 @@
-"""What happened in the last minutes and hours, as pictures and plain sentences."""
