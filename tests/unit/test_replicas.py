@@ -75,7 +75,7 @@ def test_a_replica_differs_in_name_port_and_instance_alone() -> None:
         "ExecStop=-/usr/local/lib/vantage/vantage_unit.py stop blog-2",
         "ReplicaOf=blog",
         "ReadyUrl=http://127.0.0.1:8001/readyz",
-        "Trial=no",
+        "Canary=no",
     ]
     # The same: what callers use, whose lines they are, the spans' service, data and secrets.
     for line in (
