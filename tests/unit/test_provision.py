@@ -251,7 +251,7 @@ def test_a_second_run_at_the_same_time_is_refused(machine: Machine, project: Pat
 
 def test_it_installs_the_ansible_that_the_tests_run_with() -> None:
     pins = [
-        re.findall(r"^ansible(?:-core)?==.*;.*$", (ROOT / "tools/requirements" / name).read_text(), re.MULTILINE)
+        re.findall(r"^ansible(?:-core)?==.*;.*$", ((ROOT / provision.PINS).parent / name).read_text(), re.MULTILINE)
         for name in ("dev.txt", "ansible.txt")
     ]
     assert pins[0] == pins[1]

@@ -31,7 +31,11 @@ GROUPS = {
         "/usr/share/distro-info/ubuntu.csv": "distro-info-data",
     },
     "seed": {"xorriso": "xorriso", "cloud-init": "cloud-init"},
-    "qemu": {"qemu-system-x86_64": "qemu-system-x86", "ssh": "openssh-client"},
+    "qemu": {
+        "qemu-system-x86_64": "qemu-system-x86",
+        "ssh": "openssh-client",
+        "virt-host-validate": "libvirt-clients",
+    },
     "box": {
         "mmdebstrap": "mmdebstrap",
         "qemu-img": "qemu-utils",
