@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible.template import trust_as_template
-from rendering import ROLES, ROOT, Host, load
+from rendering import ROLES, Host, compose_service, unit
 from test_preflight import ports, variables
-from test_roles import service_variables
-
-from compose import __main__ as compose
-from compose import local, settings
 
 APP = {"name": "blog", "image": "blog:1", "port": 8000}
 MONITORING = {
@@ -30,15 +26,14 @@ def services(*apps: dict[str, Any]) -> list[dict[str, Any]]:
     )
 
 
+def of_replicas(app: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The variables that each replica of an app is deployed with, by its service."""
+    return {one["name"]: {"__flask_app": app, "__flask_app_service": one, "vantage_apps": [app]} for one in services(app)}
+
+
 def units(app: dict[str, Any]) -> dict[str, str]:
     """The text of each unit that an app gets."""
-    found = {}
-    for service in services(app):
-        host = Host("flask_app", __flask_app=app, __flask_app_service=service)
-        host.variables |= load(ROLES / "container_service/defaults/main.yml") | service_variables("flask_app")
-        template = ROLES / "container_service/templates/unit.service.j2"
-        found[service["name"]] = Host("container_service", **host.variables).render(template)
-    return found
+    return {name: unit("flask_app", **given) for name, given in of_replicas(app).items()}
 
 
 def targets(app: dict[str, Any], **given: Any) -> dict[str, dict[str, str]]:
@@ -187,31 +182,16 @@ def test_a_container_whose_unit_is_gone_may_be_replaced_by_its_own_service() -> 
     assert "which the container other on vm" in port_problems(APP | {"replicas": 2}, listening=of("other"))
 
 
-@pytest.fixture(scope="module")
-def laptop() -> tuple[dict[str, Any], dict[Path, str], Any]:
-    apps = [APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}]
-    return compose.rendered(settings.of_laptop(settings.INVENTORY) | {"vantage_apps": apps}, ROOT, "config")
-
-
-def test_compose_has_a_service_for_each_replica(laptop: tuple[dict[str, Any], dict[Path, str], Any]) -> None:
-    document = laptop[0]
-    first, second = document["services"]["blog"], document["services"]["blog-2"]
+def test_compose_has_a_service_for_each_replica() -> None:
+    app = APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}
+    first, second = (compose_service("flask_app", **given) for given in of_replicas(app).values())
     assert first["ports"] == ["127.0.0.1:8000:8000"]
     assert second["ports"] == ["127.0.0.1:8001:8000"]
     assert first["networks"]["default"]["aliases"] == ["vantage-blog"]
     assert second["networks"]["default"]["aliases"] == ["blog", "vantage-blog-2"]
+    # Data and secrets are shared.
     assert first["volumes"] == second["volumes"]
-    assert "blog" in document["volumes"]
-    assert "blog-2" not in document["volumes"]
-    # By this Promtail knows whose its lines are.
+    assert [mount["source"] for mount in first["volumes"]] == ["blog", "./compose/secrets/blog"]
+    # By this Promtail knows which app a line belongs to.
     assert second["labels"]["vantage.replica_of"] == "blog"
     assert second["logging"]["options"]["labels"] == "vantage.replica_of"
-
-
-def test_compose_writes_the_secrets_of_replicas_once(
-    laptop: tuple[dict[str, Any], dict[Path, str], Any], tmp_path: Path
-) -> None:
-    local.write_secrets(laptop[2], "", tmp_path)
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("key")}
-    assert written == {"compose/secrets/blog/key"}
-    assert not (tmp_path / "compose/secrets/blog-2").exists()
