@@ -72,7 +72,7 @@ class Host:
 
 def service(role: str, **given: Any) -> dict[str, Any]:
     """What the role passes to container_service."""
-    return dict(Host(role, **given).value(trust_as_template("{{ __" + role + ("_container" if role == "flask_app" else "_service") + " }}")))
+    return dict(Host(role, **given).value(trust_as_template("{{ __" + role + "_service }}")))
 
 
 def unit(role: str, *, changes: dict[str, Any] | None = None, **given: Any) -> str:

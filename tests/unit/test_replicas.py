@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.template import trust_as_template
-from rendering import ROLES, Host, compose_service, unit
+from rendering import ROLES, Host
 from test_preflight import ports, variables
 
 APP = {"name": "blog", "image": "blog:1", "port": 8000}
@@ -26,14 +27,21 @@ def services(*apps: dict[str, Any]) -> list[dict[str, Any]]:
     )
 
 
-def of_replicas(app: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The variables that each replica of an app is deployed with, by its service."""
-    return {one["name"]: {"__flask_app": app, "__flask_app_service": one, "vantage_apps": [app]} for one in services(app)}
+def containers(app: dict[str, Any], runtime: str = "systemd") -> dict[str, Host]:
+    """container_service as flask_app calls it, for each service of an app."""
+    found = {}
+    for service in services(app):
+        host = Host("flask_app", __flask_app=app, __flask_app_service=service, vantage_runtime=runtime)
+        given = {name: value for name, value in host.variables.items() if name != "role_path"}
+        given["container_service"] = host.variables["__flask_app_container"]
+        found[service["name"]] = Host("container_service", **given)
+    return found
 
 
 def units(app: dict[str, Any]) -> dict[str, str]:
     """The text of each unit that an app gets."""
-    return {name: unit("flask_app", **given) for name, given in of_replicas(app).items()}
+    template = ROLES / "container_service/templates/unit.service.j2"
+    return {name: host.render(template) for name, host in containers(app).items()}
 
 
 def targets(app: dict[str, Any], **given: Any) -> dict[str, dict[str, str]]:
@@ -70,7 +78,7 @@ def test_a_replica_differs_in_name_port_and_instance_alone() -> None:
         "ExecStop=-/usr/local/lib/vantage/vantage_unit.py stop blog-2",
         "ReplicaOf=blog",
         "ReadyUrl=http://127.0.0.1:8001/readyz",
-        "Trial=no",
+        "Canary=no",
     ]
     # The same: what callers use, whose lines they are, the spans' service, data and secrets.
     for line in (
@@ -182,16 +190,62 @@ def test_a_container_whose_unit_is_gone_may_be_replaced_by_its_own_service() -> 
     assert "which the container other on vm" in port_problems(APP | {"replicas": 2}, listening=of("other"))
 
 
+SHARED = APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}
+
+
 def test_compose_has_a_service_for_each_replica() -> None:
-    app = APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}
-    first, second = (compose_service("flask_app", **given) for given in of_replicas(app).values())
+    template = trust_as_template(
+        "{{ __container_service | compose_service(__container_service_publish, __container_service_ready_url, '', places) }}"
+    )
+    places = {"root": "/src", "config": "compose/config", "role": "/src/roles/flask_app"}
+    hosts = containers(SHARED, "compose")
+    first, second = (
+        Host("container_service", **host.variables, places=places).value(template) for host in hosts.values()
+    )
     assert first["ports"] == ["127.0.0.1:8000:8000"]
     assert second["ports"] == ["127.0.0.1:8001:8000"]
     assert first["networks"]["default"]["aliases"] == ["vantage-blog"]
     assert second["networks"]["default"]["aliases"] == ["blog", "vantage-blog-2"]
-    # Data and secrets are shared.
     assert first["volumes"] == second["volumes"]
     assert [mount["source"] for mount in first["volumes"]] == ["blog", "./compose/secrets/blog"]
-    # By this Promtail knows which app a line belongs to.
+    # By this Promtail knows whose its lines are.
     assert second["labels"]["vantage.replica_of"] == "blog"
     assert second["logging"]["options"]["labels"] == "vantage.replica_of"
+
+
+@pytest.mark.parametrize("runtime", ["systemd", "compose"])
+def test_replicas_have_the_secrets_of_their_app(runtime: str) -> None:
+    given = "'/config', '/secrets'" if runtime == "compose" else "''"
+    form = "{{ __container_service | " + f"{'compose' if runtime == 'compose' else 'service'}_files({given})" + " }}"
+    folder = "/secrets" if runtime == "compose" else "/etc/vantage/secrets"
+    for host in containers(SHARED, runtime).values():
+        files = host.value(trust_as_template(form))["files"]
+        assert [file["path"] for file in files] == [f"{folder}/blog/key"]
+
+
+def test_an_app_is_published_where_users_and_prometheus_reach_it() -> None:
+    template = trust_as_template("{{ __container_service_publish }}")
+
+    def published(**given: str) -> list[str]:
+        (host,) = containers(APP).values()
+        return list(Host("container_service", **(host.variables | given)).value(template))
+
+    assert published() == ["127.0.0.1:8000:8000"]
+    assert published(vantage_engine_address="10.0.0.8") == ["127.0.0.1:8000:8000", "10.0.0.8:8000:8000"]
+    assert published(vantage_engine_address="0.0.0.0") == ["0.0.0.0:8000:8000"]
+    (host,) = containers(APP | {"address": "192.0.2.1"}).values()
+    assert host.value(template) == ["192.0.2.1:8000:8000", "127.0.0.1:8000:8000"]
+    assert host.value(trust_as_template("{{ __container_service_ready_url }}")) == "http://192.0.2.1:8000/readyz"
+
+
+def test_what_a_host_builds_is_neither_pulled_nor_named_like_what_compose_builds(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    app = {"name": "blog", "source": str(tmp_path), "port": 8000}
+    template = trust_as_template("{{ [__container_service.image, __container_service.build] }}")
+    (host,), (laptop,) = containers(app).values(), containers(app, "compose").values()
+    image, build = host.value(template)
+    assert re.fullmatch(r"vantage/blog:[0-9a-f]{12}", image)
+    assert build == str(tmp_path)
+    assert laptop.value(template) == ["vantage/blog:local", str(tmp_path)]
+    (pulled,) = containers(APP).values()
+    assert pulled.value(template) == ["blog:1", ""]
