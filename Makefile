@@ -17,10 +17,6 @@ help: ## List the targets
 	@echo
 	@echo "  The tab key completes these after: source <(make --silent completion)"
 
-.PHONY: collection
-collection: $(VENV) ## Build the roles and playbooks as a collection, in build/
-	@.venv/bin/python scripts/collection
-
 .PHONY: completion
 completion: ## Print what lets bash complete make's targets
 	@cat scripts/completion.bash
