@@ -74,7 +74,7 @@ class Machine:
         return dict(json.loads(self.sh(f"docker inspect vantage-{service}"))[0])
 
     def status(self) -> str:
-        return self.try_sh("/usr/local/lib/vantage/vantage-unit status")
+        return self.try_sh("/usr/local/lib/vantage/vantage_unit.py status")
 
     def not_ready(self) -> list[str]:
         """The services that are not active and ready now."""

@@ -103,4 +103,4 @@ def test_an_alert_reaches_a_webhook_within_90_seconds(vm: Machine, received: Any
     print(f"the alert took {took:.0f} s")
     # Nothing of the trial stays behind.
     wait(lambda: "VantageTrial" not in {rule["name"] for rule in rules(vm)}, 30)
-    assert not vm.sh("/usr/local/lib/vantage/vantage-unit drift prometheus").strip()
+    assert not vm.sh("/usr/local/lib/vantage/vantage_unit.py --check apply prometheus").strip()

@@ -43,10 +43,10 @@ def test_a_run_that_died_before_its_handlers_is_mended_by_the_next(vm: Machine, 
     # The file is what site.yml would write, but Prometheus has not read it: as after a run that died in between.
     vm.sh("touch /etc/vantage/prometheus/rules/left-over.yml")
     vm.sh("systemctl reload vantage-prometheus && rm /etc/vantage/prometheus/rules/left-over.yml")
-    assert vm.sh("/usr/local/lib/vantage/vantage-unit drift prometheus").strip() == "prometheus reload"
+    assert vm.sh("/usr/local/lib/vantage/vantage_unit.py --check apply prometheus").strip() == "prometheus reload"
     result = playbook("site.yml", "--tags", "prometheus")
     assert result.returncode == 0, result.stdout
-    assert vm.sh("/usr/local/lib/vantage/vantage-unit drift prometheus").strip() == ""
+    assert vm.sh("/usr/local/lib/vantage/vantage_unit.py --check apply prometheus").strip() == ""
 
 
 BAD = {

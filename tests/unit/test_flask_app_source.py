@@ -40,5 +40,5 @@ def test_every_file_that_reaches_the_builder_changes_the_digest(tmp_path: Path) 
 
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"missing is no folder"):
+    with pytest.raises(Exception, match=r"missing is not a directory"):
         call("source_digest", tmp_path / "missing")

@@ -63,11 +63,11 @@ def test_a_package_below_src_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, ["not one Python file"]),
+        ({}, ["no Flask app"]),
         ({"setup_py": "app = 1\n", "calc_py": "app = 1\n"}, ["calc.py", "create_app", "flask_app_object"]),
         ({"app_py": "def create_app(config):\n    return 1\n"}, ["without required arguments"]),
-        ({"app_py": "def broken(:\n"}, ["app.py", "no Python"]),
-        ({"inner__app_py": "import flask\napp = flask.Flask('x')\n"}, ["inner", "give that folder"]),
+        ({"app_py": "def broken(:\n"}, ["app.py:1", "syntax error"]),
+        ({"inner__app_py": "import flask\napp = flask.Flask('x')\n"}, ["no Flask app", "/inner?"]),
     ],
 )
 def test_a_folder_without_an_app_is_refused_with_what_was_looked_for(

@@ -66,12 +66,12 @@ def test_a_replica_differs_in_name_port_and_instance_alone() -> None:
     added = [line.strip() for line in second if line not in first]
     assert added == [
         "Description=Vantage: Flask app blog, replica 2",
-        "ExecStartPre=/usr/local/lib/vantage/vantage-unit starting blog-2",
+        "ExecStartPre=/usr/local/lib/vantage/vantage_unit.py pre-start blog-2",
         "--name=vantage-blog-2 --hostname=blog-2 \\",
         "--publish=127.0.0.1:8001:8000 \\",
         "--env=OTEL_RESOURCE_ATTRIBUTES=host.name=vm,service.instance.id=blog-2 \\",
-        "ExecStartPost=-/usr/local/lib/vantage/vantage-unit ready blog-2",
-        "ExecStop=-/usr/local/lib/vantage/vantage-unit stop blog-2",
+        "ExecStartPost=-/usr/local/lib/vantage/vantage_unit.py ready blog-2",
+        "ExecStop=-/usr/local/lib/vantage/vantage_unit.py stop blog-2",
         "ReplicaOf=blog",
         "ReadyUrl=http://127.0.0.1:8001/readyz",
         "Trial=no",

@@ -164,7 +164,7 @@ def test_a_second_make_up_is_refused(tmp_path: Path) -> None:
 def test_a_vm_without_vantage_is_told_so(tmp_path: Path) -> None:
     """After uninstall.yml the VM stays."""
     path = fake(tmp_path / "bin", "docker", "")
-    (tmp_path / "bin/docker").write_text('#!/bin/sh\ncase "$*" in exec*vantage-unit*) exit 1 ;; esac\n')
+    (tmp_path / "bin/docker").write_text('#!/bin/sh\ncase "$*" in exec*vantage_unit*) exit 1 ;; esac\n')
     answer = call("need_installed", path, VANTAGE_CACHE=str(tmp_path))
     assert answer.returncode == 1
     assert "Vantage is not installed on it.\nvm: Fix: make up" in answer.stderr

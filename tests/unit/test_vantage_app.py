@@ -1,178 +1,230 @@
-"""vantage-app, with systemd and Docker replaced by what they would print."""
+"""vantage_app.py, with systemd and Docker replaced by recorded answers."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import vantage_app
+import vantage_unit
 from ansible.template import trust_as_template
-from rendering import ROLES, Host
+from host_programs import FakeHost
+from rendering import Host
+from vantage_app import main
+from vantage_unit import Unit, UnitError
 
-ACTIVE = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n"
+VOLUME = "--volume=/var/lib/vantage/hello:/data"
 
 
-def text(image: str, port: int = 8000, owner: str = "flask_app") -> str:
+def text(image: str, port: int = 8000, owner: str = "flask_app", volumes: str = VOLUME) -> str:
     return (
         "[Service]\n"
-        f"ExecStart=/usr/bin/docker run --rm --pull=never --log-driver=none \\\n  --name=vantage-hello --hostname=hello \\\n"
+        "ExecStart=/usr/bin/docker run --rm --pull=never --log-driver=none \\\n"
+        "  --name=vantage-hello --hostname=hello \\\n"
         f"  --network=vantage --network-alias=hello \\\n  --user=10001:10001 --read-only \\\n"
         f"  --publish=127.0.0.1:{port}:5000 \\\n"
-        "  --volume=/var/lib/vantage/hello:/data \\\n  --volume=/etc/vantage/secrets/hello:/run/secrets:ro \\\n"
+        f"  {volumes} \\\n  --volume=/etc/vantage/secrets/hello:/run/secrets:ro \\\n"
         '  --env="GREETING=50%% of $$1 \\"each\\"" \\\n'
         f"  {image}\n"
-        f"[X-Vantage]\nOwner={owner}\nImage={image}\nReadyUrl=http://127.0.0.1:{port}/health\nReadySeconds=1\nStopSeconds=5\n"
+        f"[X-Vantage]\nOwner={owner}\nImage={image}\nReadyUrl=http://127.0.0.1:{port}/health\nReadySeconds=1\n"
     )
 
 
-class Engine:
-    """What was called, and what it answers."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.answers: dict[str, str] = {"systemctl show": ACTIVE, "docker image": "sha256:1\n"}
-        self.failing: set[str] = set()
-
-    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        self.calls.append(" ".join(argv))
-        if argv[-1] == "--value":
-            return subprocess.CompletedProcess(argv, 0, "active\n", "")
-        return subprocess.CompletedProcess(argv, 0, self.answers.get(" ".join(argv[:2]), ""), "")
+@pytest.fixture(autouse=True)
+def no_chown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vantage_app.shutil, "chown", lambda *_: None)
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("vantage_app", str(ROLES / "docker/files/vantage-app"))
-    spec = importlib.util.spec_from_loader("vantage_app", loader)
-    assert spec
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    for name in ("UNITS", "CONFIG", "STATE"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(module.UNIT, name, tmp_path / name)
-    module.engine = Engine()  # type: ignore[attr-defined]
-    monkeypatch.setattr(module.UNIT, "run", module.engine.run)
-    return module
-
-
-def write(app: ModuleType, service: str, content: str) -> Path:
-    path = Path(app.unit_path(service))
-    path.write_text(content)
+def candidate(tmp_path: Path) -> Path:
+    """The unit file of a new version."""
+    path = tmp_path / "candidate"
+    path.write_text(text("hello:2"))
     return path
 
 
-def test_a_trial_has_neither_the_ports_nor_the_names_nor_the_data_of_what_runs(app: ModuleType, tmp_path: Path) -> None:
-    app.shutil.chown = lambda *_: None
-    arguments = app.trial_arguments("hello", text("hello:2"), tmp_path)
-    assert "--name=vantage-hello-trial" in arguments
-    assert not [word for word in arguments if word.startswith(("--publish", "--network-alias", "--rm"))]
-    assert f"--volume={tmp_path}/0:/data" in arguments
-    assert "--volume=/etc/vantage/secrets/hello:/run/secrets:ro" in arguments
-    assert arguments[-1] == "hello:2"
+# Canary
 
 
-def test_a_trial_reads_what_is_mounted_to_be_read_and_writes_nowhere_else(app: ModuleType, tmp_path: Path) -> None:
-    app.shutil.chown = lambda *_: None
-    volumes = ("/a:/b:ro,z", "/c:/d:z,ro", "/ro:/e:rw,z", "/ro:/f")
-    unit = text("hello:2").replace("--read-only", "--read-only " + " ".join(f"--volume={volume}" for volume in volumes))
-    found = [word for word in app.trial_arguments("hello", unit, tmp_path) if word.startswith("--volume=/")]
-    assert found == [
+def test_canary_runs_without_ports_alias_and_data_of_the_running_version(host: FakeHost, tmp_path: Path) -> None:
+    assert vantage_app.canary_arguments(Unit("hello", text("hello:2")), tmp_path) == [
+        "--detach",
+        "--log-driver=local",
+        "--pull=never",
+        "--name=vantage-hello-canary",
+        "--hostname=hello",
+        "--network=vantage",
+        "--user=10001:10001",
+        "--read-only",
+        f"--volume={tmp_path}/0:/data",
+        "--volume=/etc/vantage/secrets/hello:/run/secrets:ro",
+        '--env=GREETING=50% of $1 "each"',
+        "hello:2",
+    ]
+
+
+def test_canary_mounts_only_read_only_volumes(tmp_path: Path) -> None:
+    volumes = " ".join(f"--volume={one}" for one in ("/a:/b:ro,z", "/c:/d:z,ro", "/ro:/e:rw,z", "/ro:/f"))
+    found = vantage_app.canary_arguments(Unit("hello", text("hello:2", volumes=volumes)), tmp_path)
+    assert [word for word in found if word.startswith("--volume=/")] == [
         "--volume=/a:/b:ro,z",
         "--volume=/c:/d:z,ro",
         f"--volume={tmp_path}/0:/e",
         f"--volume={tmp_path}/1:/f",
-        f"--volume={tmp_path}/2:/data",
         "--volume=/etc/vantage/secrets/hello:/run/secrets:ro",
     ]
 
 
-def test_systemds_quoting_is_undone(app: ModuleType) -> None:
-    assert '--env=GREETING=50% of $1 "each"' in app.docker_arguments(text("hello:2"))
+@pytest.mark.parametrize("reason", ["no app runs", "the app opts out"])
+def test_no_canary_starts_where_it_is_not_needed(host: FakeHost, candidate: Path, reason: str) -> None:
+    if reason == "no app runs":
+        host.write_unit("loki", text("loki:1", owner="loki"))
+    else:
+        host.write_unit("hello", text("hello:1"))
+        candidate.write_text(text("hello:2") + "Trial=no\n")
+    assert main(["canary", "hello", str(candidate)]) == 0
+    assert host.commands == []
 
 
-def test_nothing_is_tried_where_no_app_runs(app: ModuleType, tmp_path: Path) -> None:
-    candidate = tmp_path / "candidate"
-    candidate.write_text(text("hello:2"))
-    write(app, "loki", text("loki:1", owner="loki"))
-    app.attempt("hello", candidate)
-    assert not [call for call in app.engine.calls if call.startswith("docker run")]
-
-
-def test_a_trial_that_ends_is_refused_and_cleared_away(
-    app: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_canary_that_ends_is_refused_and_removed(
+    host: FakeHost, candidate: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    candidate = tmp_path / "candidate"
-    candidate.write_text(text("hello:2"))
-    write(app, "hello", text("hello:1"))
-    monkeypatch.setattr(app.shutil, "chown", lambda *_: None)
-    monkeypatch.setattr(app, "last_lines", lambda _: "no such module")
-    app.engine.answers["docker container"] = "exited 2 false 0\n"
-    with pytest.raises(SystemExit):
-        app.attempt("hello", candidate)
-    said = capsys.readouterr().err
-    assert "hello did not pass its trial" in said
-    assert "ended with status 2" in said
-    assert "no such module" in said
-    assert app.engine.calls[-1].startswith("docker rm --force --volumes vantage-hello-trial")
+    host.write_unit("hello", text("hello:1"))
+    monkeypatch.setattr(vantage_app, "last_log_lines", lambda _: "no such module")
+    host.answers["docker container inspect"] = "exited 2 false 0\n"
+    assert main(["canary", "hello", str(candidate)]) == 1
+    printed = capsys.readouterr().err
+    for word in ("hello", "hello:2", "status 2", "no such module"):
+        assert word in printed
+    remove, run, removed = host.changes
+    assert run[:4] == ("docker", "run", "--detach", "--log-driver=local")
+    assert run[-1] == "hello:2"
+    assert remove == removed == ("docker", "rm", "--force", "--volumes", "vantage-hello-canary")
 
 
-def test_units_written_before_a_refused_one_are_put_back(app: ModuleType, tmp_path: Path) -> None:
-    installed = write(app, "hello", text("hello:1"))
-    app.remember("hello")
-    app.remember("world")
+def test_a_canary_that_listens_on_another_port_is_told_which(
+    host: FakeHost, candidate: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.write_unit("hello", text("hello:1"))
+    host.answers["docker container inspect"] = "running 0 false 7\n"
+    host.answers["docker container inspect --format {{range"] = "127.0.0.1\n"
+    monkeypatch.setattr(vantage_app, "listening_addresses", lambda _: ["0.0.0.0:8000"])
+    monkeypatch.setattr(vantage_app, "last_log_lines", lambda _: "")
+    candidate.write_text(text("hello:2").replace(":5000", ":9").replace("ReadySeconds=1", "ReadySeconds=0.1"))
+    assert main(["canary", "hello", str(candidate)]) == 1
+    printed = capsys.readouterr().err
+    for word in ("Port 9 is closed", "8000", "container_port"):
+        assert word in printed
+
+
+# Rollback and deployment
+
+
+def test_rollback_restores_units_written_before_a_refused_one(host: FakeHost) -> None:
+    installed = host.write_unit("hello", text("hello:1"))
+    vantage_app.save_snapshot("hello")
+    vantage_app.save_snapshot("world")
     installed.write_text(text("hello:2"))
-    new = write(app, "world", text("world:1"))
-    app.put_files_back()
+    new = host.write_unit("world", text("world:1"))
+    assert main(["rollback"]) == 0
     assert installed.read_text() == text("hello:1")
     assert not new.exists()
+    assert host.commands == ["systemctl disable --now vantage-world.service", "systemctl daemon-reload"]
 
 
-def test_a_swap_that_fails_brings_all_back(
-    app: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_snapshot_of_an_interrupted_run_is_kept(host: FakeHost) -> None:
+    installed = host.write_unit("hello", text("hello:1"))
+    vantage_app.save_snapshot("hello")
+    installed.write_text(text("hello:2"))
+    vantage_app.save_snapshot("hello")
+    assert vantage_app.snapshot_path("hello").read_text() == text("hello:1")
+
+
+@pytest.fixture
+def applied(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The services that were applied, each with its image; version 2 of hello does not start."""
+    found: list[str] = []
+
+    def apply(service: str, check: bool = False) -> None:
+        found.append(f"{service} {Unit.load(service).image}")
+        if found[-1] == "hello hello:2":
+            raise UnitError("hello did not start")
+
+    monkeypatch.setattr(vantage_unit, "apply", apply)
+    return found
+
+
+def test_a_deployment_that_fails_restores_all(
+    host: FakeHost, applied: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop = write(app, "shop", text("shop:1"))
-    write(app, "hello", text("hello:1"))
-    app.remember("hello")
-    hello = write(app, "hello", text("hello:2"))
-    applied: list[str] = []
-
-    def apply(service: str) -> None:
-        applied.append(f"{service} {app.setting(app.unit_path(service).read_text(), 'Image')}")
-        if applied[-1] == "hello hello:2":
-            raise SystemExit(1)
-
-    monkeypatch.setattr(app.UNIT, "apply", apply)
-    with pytest.raises(SystemExit):
-        app.swap("flask_app", ["hello"])
+    shop = host.write_unit("shop", text("shop:1"))
+    hello = host.write_unit("hello", text("hello:1"))
+    vantage_app.save_snapshot("hello")
+    hello.write_text(text("hello:2"))
+    assert main(["deploy", "flask_app", "hello"]) == 1
     assert shop.read_text() == text("shop:1")
     assert hello.read_text() == text("hello:1")
     assert applied == ["hello hello:2", "hello hello:1", "shop shop:1"]
-    assert "run as before" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    for word in ("hello did not start", "Rolled back", "shop"):
+        assert word in printed
 
 
-def test_a_swap_lets_go_of_ports_before_others_take_them(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(app, "one", text("one:1", 8000))
-    write(app, "two", text("two:1", 8001))
-    app.remember("one")
-    app.remember("two")
-    write(app, "one", text("one:1", 8001))
-    write(app, "two", text("two:1", 8000))
-    order: list[str] = []
-    monkeypatch.setattr(app.UNIT, "apply", lambda service: order.extend([*app.engine.calls, f"apply {service}"]))
-    app.swap("flask_app", ["one", "two"])
-    assert order.index("systemctl stop vantage-two.service") < order.index("apply one")
+def test_a_rollback_that_fails_names_the_services_that_are_lost(
+    host: FakeHost, applied: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.write_unit("hello", text("hello:2"))
+    assert main(["deploy", "flask_app", "hello"]) == 1
+    assert "Rollback incomplete: hello" in capsys.readouterr().err
 
 
-def test_only_builds_that_nobody_needs_are_forgotten(app: ModuleType) -> None:
-    write(app, "hello", text("hello:1-0123456789ab"))
-    app.engine.answers["docker image"] = "hello:1-0123456789ab\nhello:1-ba9876543210\nhello:1\n"
-    app.forget_builds([])
-    removed = [call for call in app.engine.calls if call.startswith("docker image rm")]
-    assert removed == ["docker image rm hello:1-ba9876543210"]
+def test_a_rollback_restores_the_image_that_a_tag_pointed_to(host: FakeHost, applied: list[str]) -> None:
+    host.write_unit("hello", text("hello:2"))
+    host.answers["docker container inspect"] = "sha256:old\n"
+    assert main(["deploy", "flask_app", "hello"]) == 1
+    assert "docker tag sha256:old hello:2" in host.commands
+
+
+def test_a_deployment_releases_ports_before_others_take_them(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, old, new in (("one", 8000, 8001), ("two", 8001, 8000)):
+        host.write_unit(name, text(f"{name}:1", old))
+        vantage_app.save_snapshot(name)
+        host.write_unit(name, text(f"{name}:1", new))
+    monkeypatch.setattr(vantage_unit, "apply", lambda service, check=False: host.run("apply", service))
+    assert main(["deploy", "flask_app", "one", "two"]) == 0
+    assert host.commands == [
+        "systemctl stop vantage-one.service",
+        "systemctl stop vantage-two.service",
+        "apply one",
+        "apply two",
+    ]
+
+
+def test_only_builds_that_no_unit_needs_are_removed(host: FakeHost) -> None:
+    host.write_unit("hello", text("hello:1-0123456789ab"))
+    host.answers["docker image ls"] = "hello:1-0123456789ab\nhello:1-ba9876543210\nhello:1\n"
+    vantage_app.prune_builds([])
+    assert host.commands == ["docker image rm hello:1-ba9876543210"]
+
+
+# Check mode
+
+
+@pytest.mark.parametrize("command", ["canary", "deploy", "rollback"])
+def test_check_mode_changes_nothing(
+    host: FakeHost, candidate: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    hello = host.write_unit("hello", text("hello:1"))
+    host.write_unit("old", text("old:1"))
+    vantage_app.save_snapshot("hello")
+    hello.write_text(text("hello:2"))
+    before = host.files()
+    words = {"canary": ["hello", str(candidate)], "deploy": ["flask_app", "hello"], "rollback": []}[command]
+    assert main(["--check", command, *words]) == 0
+    assert host.changes == []
+    assert host.files() == before
+    printed = {"canary": "hello canary\n", "deploy": "old remove\nhello restart\n", "rollback": "hello rollback\n"}
+    assert capsys.readouterr().out == printed[command]
 
 
 @pytest.mark.parametrize(

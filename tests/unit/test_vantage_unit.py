@@ -1,104 +1,164 @@
-"""vantage-unit, with systemd and Docker replaced by what they would print."""
+"""vantage_unit.py through its command line, with systemd and Docker replaced by recorded answers."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
+import json
+import os
 import re
 import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+import vantage_unit
+from host_programs import ACTIVE, FakeHost
 from rendering import ROLES
+from vantage_unit import main
 
-ACTIVE = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n"
+LOKI = """
+[Service]
+ExecStart=/usr/bin/docker run --rm --pull=never --log-driver=none \\
+  --name=vantage-loki --hostname=loki \\
+  --network=vantage --network-alias=loki \\
+  --publish=127.0.0.1:3100:3100 \\
+  --publish=[::1]:3101:9095 \\
+  loki:1 \\
+  --publish=not:an:option
+[X-Vantage]
+Owner=loki
+Image=loki:1
+ReadyUrl={url}
+ReadySeconds=0
+StopSeconds=60
+Reload={reload}
+"""
+REPLICA = "[X-Vantage]\nOwner=flask_app\nReplicaOf=hello\nImage=hello:1\nReadyUrl=\nReload=false\n"
+DEAD = "http://127.0.0.1:9/"
+
+
+@pytest.fixture(autouse=True)
+def loki(host: FakeHost) -> FakeHost:
+    """A host with Loki's unit and config."""
+    write_loki(host)
+    (host.root / "CONFIG/loki").mkdir()
+    write_config(host, "a: 1\n")
+    return host
+
+
+def write_loki(host: FakeHost, url: str = "", reload: str = "false") -> None:
+    host.write_unit("loki", LOKI.format(url=url, reload=reload))
+
+
+def write_config(host: FakeHost, text: str) -> None:
+    (host.root / "CONFIG/loki/loki.yml").write_text(text)
+
+
+def start(service: str = "loki") -> None:
+    """What systemd runs when it starts a unit."""
+    assert main(["pre-start", service]) == 0
+    assert main(["ready", service]) == 0
 
 
 @pytest.fixture
-def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("vantage_unit", str(ROLES / "docker/files/vantage-unit"))
-    spec = importlib.util.spec_from_loader("vantage_unit", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    loader.exec_module(module)
-    for name in ("UNITS", "CONFIG", "STATE"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(module, name, tmp_path / name)
-    (tmp_path / "UNITS/vantage-loki.service").write_text("[X-Vantage]\nImage=loki:1\nReadyUrl=\nReload=false\n")
-    (tmp_path / "CONFIG/loki").mkdir()
-    (tmp_path / "CONFIG/loki/loki.yml").write_text("a: 1\n")
-    answers = {"systemctl show": ACTIVE, "docker image": "sha256:1\n"}
+def pending(host: FakeHost, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """What `--check apply` prints of a service, without its name."""
 
-    def run(*argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(argv, 0, answers.get(" ".join(argv[:2]), ""), "")
+    def look(service: str = "loki") -> str:
+        capsys.readouterr()
+        assert main(["--check", "apply", service]) == 0
+        return capsys.readouterr().out.removeprefix(f"{service} ").strip()
 
-    monkeypatch.setattr(module, "run", run)
-    module.answers_of_commands = answers  # type: ignore[attr-defined]
-    return module
+    return look
 
 
-def started(unit: ModuleType) -> None:
-    unit.starting("loki")
-    unit.ready("loki")
+# Drift
 
 
-def test_a_service_that_runs_its_files_has_no_drift(unit: ModuleType) -> None:
-    started(unit)
-    assert unit.drift("loki") == ""
+def test_a_service_that_runs_its_files_has_no_drift(pending) -> None:
+    start()
+    assert pending() == ""
 
 
-def test_a_service_that_never_started_is_to_be_started(unit: ModuleType) -> None:
-    unit.answers_of_commands["systemctl show"] = "ActiveState=inactive\nUnitFileState=enabled\n"
-    assert unit.drift("loki") == "start"
+@pytest.mark.parametrize(
+    ("properties", "action"),
+    [
+        ("ActiveState=inactive\nUnitFileState=enabled\n", "start"),
+        (ACTIVE.replace("=enabled", "=disabled"), "start"),
+        ("ActiveState=activating\nSubState=auto-restart\nUnitFileState=enabled\n", "start"),
+        (ACTIVE.replace("NeedDaemonReload=no", "NeedDaemonReload=yes"), "restart"),
+    ],
+    ids=["never started", "not enabled", "between two tries", "unit file newer than loaded"],
+)
+def test_state_of_the_unit_decides_what_to_do(host: FakeHost, pending, properties: str, action: str) -> None:
+    start()
+    host.answers["systemctl show"] = properties
+    assert pending() == action
 
 
-def test_a_service_that_is_not_enabled_is_to_be_started(unit: ModuleType) -> None:
-    started(unit)
-    unit.answers_of_commands["systemctl show"] = ACTIVE.replace("=enabled", "=disabled")
-    assert unit.drift("loki") == "start"
+def test_a_stopped_unit_is_started_without_asking_docker(host: FakeHost, pending) -> None:
+    """The client would wake a stopped Docker through its socket."""
+    host.answers["systemctl show"] = "ActiveState=inactive\n"
+    assert pending() == "start"
+    assert not [argv for argv in host.calls if argv[0] == "docker"]
 
 
-def test_a_changed_config_restarts_or_reloads(unit: ModuleType) -> None:
-    started(unit)
-    (unit.CONFIG / "loki/loki.yml").write_text("a: 2\n")
-    assert unit.drift("loki") == "restart"
-    path = unit.UNITS / "vantage-loki.service"
-    path.write_text(path.read_text().replace("Reload=false", "Reload=true"))
-    unit.starting("loki")
-    unit.ready("loki")
-    (unit.CONFIG / "loki/loki.yml").write_text("a: 3\n")
-    assert unit.drift("loki") == "reload"
+@pytest.mark.parametrize(("reload", "action"), [("false", "restart"), ("true", "reload")])
+def test_a_changed_config_restarts_or_reloads(host: FakeHost, pending, reload: str, action: str) -> None:
+    write_loki(host, reload=reload)
+    start()
+    write_config(host, "a: 2\n")
+    assert pending() == action
 
 
-def test_a_file_that_changes_during_the_start_is_drift(unit: ModuleType) -> None:
-    unit.starting("loki")
-    (unit.CONFIG / "loki/loki.yml").write_text("a: 2\n")
-    unit.ready("loki")
-    assert unit.drift("loki") == "restart"
+def test_a_file_that_changes_during_the_start_is_drift(host: FakeHost, pending) -> None:
+    main(["pre-start", "loki"])
+    write_config(host, "a: 2\n")
+    main(["ready", "loki"])
+    assert pending() == "restart"
 
 
-def test_a_tag_that_moved_restarts(unit: ModuleType) -> None:
-    started(unit)
-    unit.answers_of_commands["docker image"] = "sha256:2\n"
-    assert unit.drift("loki") == "restart"
+def test_a_tag_that_moved_restarts(host: FakeHost, pending) -> None:
+    start()
+    host.answers["docker image inspect --format {{.Id}} loki:1"] = "sha256:2\n"
+    assert pending() == "restart"
 
 
-def test_an_operators_drop_in_restarts(unit: ModuleType) -> None:
-    started(unit)
-    folder = unit.UNITS / "vantage-loki.service.d"
+def test_a_drop_in_restarts(host: FakeHost, pending) -> None:
+    start()
+    folder = host.units / "vantage-loki.service.d"
     folder.mkdir()
     (folder / "memory.conf").write_text("[Service]\n")
-    assert unit.drift("loki") == "restart"
+    assert pending() == "restart"
 
 
-def test_a_missing_unit_is_named(unit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        unit.settings("nobody")
+def test_a_new_secret_of_an_app_restarts_its_replicas_too(host: FakeHost, pending) -> None:
+    host.write_unit("hello-2", REPLICA)
+    start("hello-2")
+    assert pending("hello-2") == ""
+    (host.root / "CONFIG/secrets/hello").mkdir(parents=True)
+    (host.root / "CONFIG/secrets/hello/token").write_text("new")
+    assert pending("hello-2") == "restart"
+
+
+def test_the_state_of_former_releases_is_read(host: FakeHost, pending) -> None:
+    start()
+    path = host.root / "STATE/loki.json"
+    state = json.loads(path.read_text())
+    assert state["ready"] is True
+    path.write_text(json.dumps(state | {"ready": "yes"}))
+    assert pending() == ""
+    path.write_text(json.dumps(state | {"ready": ""}))
+    assert pending() == "wait"
+
+
+def test_a_missing_unit_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ready", "nobody"]) == 1
     assert "vantage-nobody.service does not exist" in capsys.readouterr().err
+
+
+# Readiness
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -113,161 +173,310 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("status", "problem"), [(200, ""), (503, "answered 503: not yet")])
-def test_readiness_is_what_the_url_answers(unit: ModuleType, status: int, problem: str) -> None:
-    server = HTTPServer(("127.0.0.1", 0), type("Handler", (Answer,), {"status": status}))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a server that answers with the status given as parameter."""
+    http = HTTPServer(("127.0.0.1", 0), type("Handler", (Answer,), {"status": request.param}))
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
-    try:
-        assert unit.answers(f"http://127.0.0.1:{server.server_port}/ready") == problem
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    yield f"http://127.0.0.1:{http.server_port}/ready"
+    http.shutdown()
+    http.server_close()
+    thread.join()
 
 
-def test_nobody_listening_is_a_problem_with_words(unit: ModuleType) -> None:
-    assert "refused" in unit.answers("http://127.0.0.1:9/").lower()
-
-
-def test_a_service_that_runs_its_files_and_is_not_ready_yet_is_waited_for(unit: ModuleType) -> None:
-    unit.starting("loki")
-    unit.answers_of_commands["systemctl show"] = ACTIVE.replace("=active", "=activating")
-    assert unit.drift("loki") == "wait"
-
-
-def test_a_wait_restarts_nothing_and_records_that_it_is_ready(
-    unit: ModuleType, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("server", "code", "problem"), [(200, 0, ""), (503, 1, "503: not yet")], indirect=["server"])
+def test_ready_waits_for_what_the_url_answers(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], server: str, code: int, problem: str
 ) -> None:
-    unit.starting("loki")
-    unit.apply("loki")
-    assert "waited for" in capsys.readouterr().out
-    assert unit.drift("loki") == ""
+    write_loki(host, url=server)
+    main(["pre-start", "loki"])
+    assert main(["ready", "loki"]) == code
+    assert problem in capsys.readouterr().err
+    assert vantage_unit.read_state("loki")["ready"] is (code == 0)
 
 
-def test_a_start_that_took_longer_than_its_unit_waited_is_no_failure(
-    unit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_closed_port_is_reported_as_refused() -> None:
+    assert "refused" in vantage_unit.probe(DEAD).lower()
+
+
+def test_a_service_that_runs_its_files_and_is_not_ready_yet_is_waited_for(
+    host: FakeHost, pending, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The unit's own wait runs out without a word of readiness; a moment later the service answers."""
-    run = unit.run
-
-    def starts(*argv: str) -> subprocess.CompletedProcess[str]:
-        if argv[:2] == ("systemctl", "restart"):
-            unit.starting("loki")
-        return run(*argv)
-
-    monkeypatch.setattr(unit, "run", starts)
-    assert unit.drift("loki") == "restart"
-    unit.apply("loki")
-    assert "loki restarted" in capsys.readouterr().out
-    assert unit.drift("loki") == ""
+    main(["pre-start", "loki"])
+    host.answers["systemctl show"] = ACTIVE.replace("=active", "=activating")
+    assert pending() == "wait"
+    host.calls.clear()
+    assert main(["apply", "loki"]) == 0
+    assert capsys.readouterr().out == "loki wait\n"
+    assert host.commands == ["systemctl daemon-reload"]
+    assert pending() == ""
 
 
-def test_a_start_that_never_becomes_ready_fails_and_stays_unrecorded(
-    unit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = unit.run
-
-    def starts(*argv: str) -> subprocess.CompletedProcess[str]:
-        if argv[:2] == ("systemctl", "restart"):
-            unit.starting("loki")
-        return run(*argv)
-
-    monkeypatch.setattr(unit, "run", starts)
-    monkeypatch.setattr(unit, "wait_ready", lambda _: "http://127.0.0.1:3100/ready was not ready within 120 s")
-    assert unit.drift("loki") == "restart"
-    with pytest.raises(SystemExit):
-        unit.apply("loki")
-    assert "loki did not come up: http://127.0.0.1:3100/ready was not ready" in capsys.readouterr().err
-    assert unit.drift("loki") == "wait"
+# Apply
 
 
-def test_retire_removes_what_its_owner_no_longer_wants_and_nothing_else(
-    unit: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, owner in (("old", "flask_app"), ("kept", "flask_app"), ("grafana", "grafana")):
-        (unit.UNITS / f"vantage-{name}.service").write_text(f"[X-Vantage]\nOwner={owner}\n")
-    unit.retire("flask_app", ["kept"], check=True)
-    assert "old removed" in capsys.readouterr().out
-    assert (unit.UNITS / "vantage-old.service").exists()
-    unit.retire("flask_app", ["kept"], check=False)
-    left = {path.name for path in unit.UNITS.glob("*.service")}
-    assert left == {"vantage-loki.service", "vantage-kept.service", "vantage-grafana.service"}
-
-
-def replica(unit: ModuleType) -> Path:
-    path = Path(unit.UNITS / "vantage-hello-2.service")
-    path.write_text("[X-Vantage]\nOwner=flask_app\nReplicaOf=hello\nImage=hello:1\nReadyUrl=\nReload=false\n")
-    return path
-
-
-def test_a_replica_that_goes_leaves_no_trace(unit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    path = replica(unit)
-    unit.starting("hello-2")
-    unit.retire("flask_app", ["hello"], check=False)
-    assert capsys.readouterr().out == "hello-2, a replica of hello, removed\n"
-    assert not path.exists()
-    assert not unit.read_state("hello-2")
-
-
-def test_a_new_secret_of_an_app_restarts_its_replicas_too(unit: ModuleType) -> None:
-    replica(unit)
-    unit.starting("hello-2")
-    unit.ready("hello-2")
-    assert unit.drift("hello-2") == ""
-    (unit.CONFIG / "secrets/hello").mkdir(parents=True)
-    (unit.CONFIG / "secrets/hello/token").write_text("new")
-    assert unit.drift("hello-2") == "restart"
-
-
-def test_a_network_with_another_subnet_is_refused_with_the_way_out(
-    unit: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    unit.answers_of_commands["docker network"] = "10.0.0.0/24 10.0.0.1\n"
-    with pytest.raises(SystemExit):
-        unit.engine("172.29.238.0/24", "172.29.238.1")
-    said = capsys.readouterr().err
-    assert "10.0.0.0/24" in said
-    assert "docker network rm vantage" in said
-
-
-def test_a_service_between_two_tries_is_started_anew(unit: ModuleType) -> None:
-    started(unit)
-    unit.answers_of_commands["systemctl show"] = (
-        "ActiveState=activating\nSubState=auto-restart\nUnitFileState=enabled\n"
-    )
-    assert unit.drift("loki") == "start"
-
-
-def test_a_failure_is_explained_by_the_lines_of_this_start(unit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, ...]] = []
+@pytest.fixture
+def starting(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`systemctl restart` runs the unit's ExecStartPre; its ExecStartPost ended before the service was ready."""
 
     def run(*argv: str) -> subprocess.CompletedProcess[str]:
-        asked.append(argv)
-        said = (
-            "0123abcd\n"
-            if "--property=InvocationID" in argv
-            else "the port is taken\n"
-            if argv[0] == "journalctl"
-            else ""
-        )
-        return subprocess.CompletedProcess(argv, 0, said, "")
+        if argv[:2] == ("systemctl", "restart"):
+            main(["pre-start", argv[2].removeprefix("vantage-").removesuffix(".service")])
+        return host.run(*argv)
 
-    monkeypatch.setattr(unit, "run", run)
-    assert "the port is taken" in unit.explain("loki", "its process has ended")
-    assert [argv[-1] for argv in asked if argv[0] == "journalctl"] == ["_SYSTEMD_INVOCATION_ID=0123abcd"]
+    monkeypatch.setattr(vantage_unit, "run", run)
 
 
-def test_status_fails_while_a_service_is_not_ready(
-    unit: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("starting")
+def test_a_start_that_took_longer_than_its_unit_waited_is_no_failure(
+    host: FakeHost, pending, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started(unit)
-    monkeypatch.setattr(unit, "answers", lambda url: "answered 503: not yet")
-    path = unit.UNITS / "vantage-loki.service"
-    path.write_text(re.sub(r"ReadyUrl=.*", "ReadyUrl=http://127.0.0.1:9/", path.read_text()))
-    with pytest.raises(SystemExit) as left:
-        unit.status()
-    assert left.value.code == 1
-    assert "NOT READY: answered 503" in capsys.readouterr().out
-    monkeypatch.setattr(unit, "answers", lambda url: "")
-    unit.status()
+    assert main(["apply", "loki"]) == 0
+    assert capsys.readouterr().out == "loki restart\n"
+    assert host.commands == [
+        "systemctl daemon-reload",
+        "docker rm --force vantage-loki",
+        "systemctl restart vantage-loki.service",
+    ]
+    assert pending() == ""
+
+
+@pytest.mark.usefixtures("starting")
+def test_a_start_that_never_becomes_ready_fails_and_is_not_recorded(
+    host: FakeHost, pending, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_loki(host, url=DEAD)
+    host.answers["systemctl show vantage-loki.service --property=MainPID"] = "7\n"
+    assert main(["apply", "loki"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    for word in ("loki", DEAD, "within 0 s"):
+        assert word in printed.err
+    assert pending() == "wait"
+
+
+def test_start_enables_the_unit(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    start()
+    host.calls.clear()
+    host.answers["systemctl show"] = "ActiveState=inactive\n"
+    assert main(["apply", "loki"]) == 0
+    assert host.commands == [
+        "systemctl daemon-reload",
+        "systemctl enable vantage-loki.service",
+        "systemctl restart vantage-loki.service",
+    ]
+
+
+def test_a_failure_shows_the_journal_of_this_start(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.failing.add("systemctl restart")
+    host.answers["systemctl show vantage-loki.service --property=InvocationID --value"] = "0123abcd\n"
+    host.answers["journalctl"] = "the port is taken\n"
+    assert main(["apply", "loki"]) == 1
+    assert "the port is taken" in capsys.readouterr().err
+    assert [argv for argv in host.calls if argv[0] == "journalctl"] == [
+        ("journalctl", "--lines=30", "--no-pager", "--output=cat", "_SYSTEMD_INVOCATION_ID=0123abcd")
+    ]
+
+
+def test_stop_gives_the_container_its_seconds(host: FakeHost) -> None:
+    assert main(["stop", "loki"]) == 0
+    assert host.commands == ["docker stop --time=60 vantage-loki"]
+
+
+def test_reload_sends_a_signal_and_records_the_config(host: FakeHost, pending) -> None:
+    write_loki(host, reload="true")
+    start()
+    write_config(host, "a: 2\n")
+    host.calls.clear()
+    assert main(["reload", "loki"]) == 0
+    assert host.commands == ["docker kill --signal=HUP vantage-loki"]
+    assert pending() == ""
+
+
+# Remove
+
+
+def test_remove_takes_what_its_owner_does_not_keep_and_nothing_else(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, owner in (("old", "flask_app"), ("kept", "flask_app"), ("grafana", "grafana")):
+        host.write_unit(name, f"[X-Vantage]\nOwner={owner}\n")
+    assert main(["remove", "flask_app", "kept"]) == 0
+    assert capsys.readouterr().out == "old remove\n"
+    assert {path.name for path in host.units.glob("*.service")} == {
+        "vantage-loki.service",
+        "vantage-kept.service",
+        "vantage-grafana.service",
+    }
+    assert host.commands == [
+        "systemctl disable --now vantage-old.service",
+        "systemctl daemon-reload",
+        "systemctl reset-failed vantage-old.service",
+    ]
+
+
+def test_a_removed_replica_leaves_neither_unit_nor_state(host: FakeHost) -> None:
+    path = host.write_unit("hello-2", REPLICA)
+    start("hello-2")
+    assert main(["remove", "flask_app", "hello"]) == 0
+    assert not path.exists()
+    assert not (host.root / "STATE/hello-2.json").exists()
+
+
+# Docker
+
+NETWORK = ("172.29.238.0/24", "172.29.238.1")
+
+
+def test_the_network_is_created_once(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ensure-docker", *NETWORK]) == 0
+    assert capsys.readouterr().out == "network create\n"
+    assert host.commands == [
+        "docker network create --subnet=172.29.238.0/24 --gateway=172.29.238.1 "
+        "--opt=com.docker.network.bridge.name=vantage0 vantage"
+    ]
+    host.answers["docker network inspect"] = " ".join(NETWORK) + "\n"
+    host.calls.clear()
+    assert main(["ensure-docker", *NETWORK]) == 0
+    assert capsys.readouterr().out == ""
+    assert host.commands == []
+
+
+def test_a_network_with_another_subnet_fails_with_the_way_out(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.answers["docker network inspect"] = "10.0.0.0/24 10.0.0.1\n"
+    assert main(["ensure-docker", *NETWORK]) == 1
+    printed = capsys.readouterr().err
+    assert "10.0.0.0/24" in printed
+    assert "docker network rm vantage" in printed
+
+
+def test_docker_restarts_only_for_newer_settings(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = host.root / "daemon.json"
+    daemon.write_text("{}")
+    monkeypatch.setattr(vantage_unit, "DAEMON", daemon)
+    host.answers["systemctl show docker --property=MainPID --value"] = f"{os.getpid()}\n"
+    host.answers["docker network inspect"] = " ".join(NETWORK) + "\n"
+    os.utime(daemon, (1, 1))
+    assert main(["ensure-docker", *NETWORK]) == 0
+    assert host.commands == []
+    os.utime(daemon, (2**32, 2**32))
+    assert main(["ensure-docker", *NETWORK]) == 0
+    assert capsys.readouterr().out == "docker restart\n"
+    assert host.commands == ["systemctl restart docker"]
+
+
+def test_check_mode_does_not_start_a_stopped_docker(host: FakeHost) -> None:
+    host.failing.add("systemctl is-active docker")
+    assert main(["--check", "ensure-docker", *NETWORK]) == 0
+    assert not [argv for argv in host.calls if argv[0] == "docker"]
+
+
+# List and status
+
+
+def test_list_describes_each_unit(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    write_loki(host, url=DEAD)
+    host.write_unit("hello", REPLICA.replace("ReplicaOf=hello\n", ""))
+    host.write_unit("hello-2", REPLICA)
+    host.write_unit("foreign", "[Service]\nExecStart=/bin/true\n")
+    start("hello")
+    start("hello-2")
+    assert main(["list", "--json"]) == 0
+    hello, replica, loki = json.loads(capsys.readouterr().out)
+    problem = loki["readiness"].pop("problem")
+    assert "refused" in problem.lower()
+    assert loki == {
+        "service": "loki",
+        "unit": "vantage-loki.service",
+        "owner": "loki",
+        "app": None,
+        "replica": None,
+        "image": "loki:1",
+        "ports": [
+            {"address": "127.0.0.1", "host": 3100, "container": 3100},
+            {"address": "::1", "host": 3101, "container": 9095},
+        ],
+        "readiness": {"url": DEAD, "ready": False},
+        "state": {"active": "active", "sub": "running", "restarts": 0},
+        "pending": "restart",
+    }
+    assert (hello["service"], hello["app"], hello["replica"], hello["pending"]) == ("hello", "hello", 1, None)
+    assert (replica["service"], replica["app"], replica["replica"]) == ("hello-2", "hello", 2)
+    assert replica["readiness"] == {"url": None, "ready": None, "problem": ""}
+
+
+def test_list_asks_no_address_with_no_probe(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    write_loki(host, url=DEAD)
+    assert main(["list", "--json", "--no-probe"]) == 0
+    (loki,) = json.loads(capsys.readouterr().out)
+    assert loki["readiness"] == {"url": DEAD, "ready": None, "problem": ""}
+
+
+def test_a_service_on_the_hosts_network_has_the_port_it_listens_on(host: FakeHost) -> None:
+    host.write_unit(
+        "node-exporter",
+        "[Service]\nExecStart=/usr/bin/docker run --network=host node:1 \\\n  --web.listen-address=172.29.238.1:9100\n"
+        "[X-Vantage]\nImage=node:1\n",
+    )
+    assert vantage_unit.Unit.load("node-exporter").ports == [
+        {"address": "172.29.238.1", "host": 9100, "container": 9100}
+    ]
+
+
+@pytest.mark.parametrize(("server", "code", "word"), [(200, 0, "ready"), (503, 1, "NOT READY")], indirect=["server"])
+def test_status_fails_while_a_service_is_not_ready(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], server: str, code: int, word: str
+) -> None:
+    write_loki(host, url=server)
+    assert main(["status"]) == code
+    line = capsys.readouterr().out
+    for part in ("loki", "active", word, "restarts 0", "pending: restart"):
+        assert part in line
+
+
+def test_status_fails_while_a_unit_is_not_active(host: FakeHost) -> None:
+    host.answers["systemctl show"] = "ActiveState=failed\nNRestarts=3\n"
+    assert main(["status"]) == 1
+
+
+# Check mode
+
+CHANGING = {
+    "pre-start": ["loki"],
+    "ready": ["loki"],
+    "stop": ["loki"],
+    "reload": ["loki"],
+    "apply": ["loki", "hello-2"],
+    "remove": ["flask_app"],
+    "ensure-docker": [*NETWORK],
+}
+READING = {"status": [], "list": ["--json"]}
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("command", CHANGING)
+def test_check_mode_changes_nothing(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], command: str, position: str
+) -> None:
+    host.write_unit("hello-2", REPLICA)
+    before = host.files()
+    words = [command, *CHANGING[command]]
+    assert main(["--check", *words] if position == "before" else [*words, "--check"]) == 0
+    assert host.changes == []
+    assert host.files() == before
+    assert capsys.readouterr().out
+    # Without the option the same command does change something.
+    main(words)
+    assert host.changes or host.files() != before
+
+
+def test_every_command_is_covered_by_the_check_mode_test() -> None:
+    """Of the real program, as it is run on a host."""
+    program = ROLES / "container_service/files/vantage_unit.py"
+    shown = subprocess.run([sys.executable, program, "--help"], check=True, capture_output=True, text=True).stdout
+    assert set(re.findall(r"^    ([a-z]\S*)", shown, re.MULTILINE)) == {*CHANGING, *READING}

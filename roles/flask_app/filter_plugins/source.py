@@ -1,4 +1,4 @@
-"""The files of a folder of source and one digest over them, so that an unchanged app is not built again."""
+"""The files of a source folder, their digest and tag, and the controller's pip settings."""
 
 from __future__ import annotations
 
@@ -7,54 +7,47 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-# What an image is not made of: history, tools' leavings, and secrets of the machine it was written on.
-# Flask's instance folder beside the app is such a secret too.
-# Not `build` and `dist`: a Dockerfile may well copy what another tool put there.
+# Not in an image: history, caches of tools, and Flask's instance folder, which holds secrets of the machine.
+# `build` and `dist` are: a Dockerfile may copy what another tool wrote there.
 IGNORED = {
-    ".git",
-    ".venv",
-    "__pycache__",
-    ".pytest_cache",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".hypothesis",
-    "node_modules",
-}
+    ".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "node_modules",
+}  # fmt: skip
+INSTANCE = "instance"
 
 # What a source without a Dockerfile is built with.
 ROLE = Path(__file__).resolve().parents[1]
-BUILDING = (ROLE / "templates/Dockerfile.j2", ROLE / "files/install")
+RECIPE_FILES = (ROLE / "templates/Dockerfile.j2", ROLE / "files/install")
 
 
 def source_files(folder: str) -> list[str]:
-    """The files that the builder gets and the digest is made of, sorted, relative to the folder.
+    """The files of the build context, sorted, relative to the folder.
 
-    Raises FileNotFoundError where the folder is none.
+    Raises FileNotFoundError if it is not a directory.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"the app's source {folder} is no folder; give the folder that holds its Dockerfile")
-    # A virtual environment, whatever it is called.
+        raise FileNotFoundError(f"source {folder} is not a directory. Set it to the app's folder on the controller.")
+    # A virtual environment of any name.
     environments = {path.parent.relative_to(root) for path in root.rglob("pyvenv.cfg")}
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(
         str(path)
         for path in found
-        if not any(ignored(part) for part in path.parts)
-        and path.parts[0] != "instance"
+        if not any(is_ignored(part) for part in path.parts)
+        and path.parts[0] != INSTANCE
         and not environments.intersection(path.parents)
     )
 
 
-def ignored(part: str) -> bool:
-    """Whether a part of a path belongs to no image: `.env` and its like (`.env.local`) hold passwords."""
+def is_ignored(part: str) -> bool:
+    """Whether a part of a path is left out; `.env` and `.env.local` hold passwords."""
     return part in IGNORED or part == ".env" or part.startswith(".env.") or part.endswith(".egg-info")
 
 
 def source_digest(folder: str, recipe: str = "") -> str:
-    """SHA-256 in hex over names, contents and the right to run of `source_files`, and over how they are built."""
+    """SHA-256 in hex over names, contents and executable bits of `source_files`, and over the recipe."""
     total = hashlib.sha256(recipe.encode())
-    for path in BUILDING if recipe else ():
+    for path in RECIPE_FILES if recipe else ():
         total.update(path.read_bytes())
     for name in source_files(folder):
         path = Path(folder, name)
@@ -65,17 +58,17 @@ def source_digest(folder: str, recipe: str = "") -> str:
 
 
 def built_tag(image: str, digest: str) -> str:
-    """The tag of what is built of a source with this digest: `shop:1` becomes `shop:1-0123456789ab`."""
+    """The image's tag for a source with this digest: `shop:1` becomes `shop:1-0123456789ab`."""
     separator = "-" if ":" in image.rpartition("/")[2] else ":"
     return f"{image}{separator}{digest[:12]}"
 
 
-# What of the controller's pip also holds on the host: where packages come from, not where they are kept.
+# The controller's pip settings that hold on the host too: where packages come from, not where they are stored.
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries", "cert")
 
 
 def pip_settings(listed: str) -> dict[str, str]:
-    """The settings above from what `pip config list` prints; the environment's go first, then the rest as pip has it."""
+    """PIP_SETTINGS from the output of `pip config list`; environment variables come before files, as in pip."""
     found: dict[str, str] = {}
     for line in listed.splitlines():
         key, _, value = line.partition("=")
@@ -88,21 +81,18 @@ def pip_settings(listed: str) -> dict[str, str]:
 
 
 def pip_config(settings: dict[str, str]) -> str:
-    """The text of a pip.conf with the settings; the certificates are those in /run/pip."""
-    lines = [
-        f"{name} = {value}"
-        for name, value in (settings | ({"cert": "/run/pip/ca.pem"} if "cert" in settings else {})).items()
-    ]
-    return "\n".join(["[global]", *lines, ""])
+    """A pip.conf with the settings; certificates are mounted at /run/pip."""
+    mounted = {"cert": "/run/pip/ca.pem"} if "cert" in settings else {}
+    return "\n".join(["[global]", *(f"{name} = {value}" for name, value in (settings | mounted).items()), ""])
 
 
 def pip_arguments(settings: dict[str, str]) -> dict[str, str]:
-    """The settings as build arguments that pip reads from its environment. No path of this machine is among them."""
+    """The settings as build arguments, which pip reads from its environment; without paths of the controller."""
     return {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items() if name != "cert"}
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """Ansible's entry point."""
 
     def filters(self) -> dict[str, Any]:
         return {

@@ -228,7 +228,7 @@ def source_problems(app: dict[str, Any]) -> list[str]:
     try:
         call_filter("app_recipe", app) if app.get("source") else None
     except ValueError as error:
-        return [f"source cannot be built: {error}"]
+        return [str(error)]
     return []
 
 

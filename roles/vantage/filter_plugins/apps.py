@@ -1,4 +1,4 @@
-"""What a folder with a Flask app holds, and the apps that the one-line settings ask for."""
+"""Finds the Flask app in a source folder, and derives apps and their services from the settings."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Where `flask run` looks first, and what else people call the module.
+# Where `flask run` looks first, then other common module names.
 MODULES = ("app", "wsgi", "application", "main", "server", "run")
 OBJECTS = ("app", "application")
 FACTORIES = ("create_app", "make_app")
-# Tests make apps too, and none of them is meant.
-PASSED_OVER = {"tests", "test", "docs", "instance", "migrations", "node_modules", "build", "dist"}
+# Tests create apps too, but not the one to deploy.
+SKIPPED_FOLDERS = {"tests", "test", "docs", "instance", "migrations", "node_modules", "build", "dist"}
 
 
 class SourceError(ValueError):
-    """The folder cannot become an app; the text names folder, reason and fix."""
+    """No image can be built from the source folder; the text names folder, reason and fix."""
 
 
 def top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module, those within `if` and `try` too."""
+    """The statements of a module, including those within `if` and `try`."""
     for statement in body:
         yield statement
         for field in ("body", "orelse", "finalbody"):
@@ -38,15 +38,16 @@ def is_app(value: ast.expr | None) -> bool:
 
 
 def objects_in(path: Path) -> list[str]:
-    """Names in a module that are a Flask app or make one, the likeliest first; raises SourceError for a syntax error."""
+    """Names in a module that are a Flask app or its factory, the likeliest first.
+
+    Raises SourceError for a syntax error.
+    """
     try:
         module = ast.parse(path.read_bytes())
     except SyntaxError as error:
-        raise SourceError(
-            f"{path}, line {error.lineno}, is no Python: {error.msg}. Correct it: the app could not be started."
-        ) from None
+        raise SourceError(f"{path}:{error.lineno}: syntax error: {error.msg}") from None
     except ValueError as error:
-        raise SourceError(f"{path} is no Python: {error}. Correct it: the app could not be started.") from None
+        raise SourceError(f"{path}: syntax error: {error}") from None
     apps, factories = [], []
     for statement in top_level(module.body):
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and is_app(statement.value):
@@ -60,13 +61,13 @@ def objects_in(path: Path) -> list[str]:
 
 
 def modules_of(folder: Path) -> list[Path]:
-    """The files of a folder that may hold the app, the likeliest first."""
+    """The Python files of a folder that may define the app, the likeliest first."""
 
-    def likely(path: Path) -> tuple[int, str]:
+    def rank(path: Path) -> tuple[int, str]:
         return (MODULES.index(path.stem) if path.stem in MODULES else len(MODULES), path.name)
 
-    files = sorted((p for p in folder.glob("*.py") if p.stem not in {"setup", "conftest", "__init__"}), key=likely)
-    packages = sorted(p.parent for p in folder.glob("*/__init__.py") if p.parent.name not in PASSED_OVER)
+    files = sorted((p for p in folder.glob("*.py") if p.stem not in {"setup", "conftest", "__init__"}), key=rank)
+    packages = sorted(p.parent for p in folder.glob("*/__init__.py") if p.parent.name not in SKIPPED_FOLDERS)
     for package in packages:
         files += [package / "__init__.py"]
         files += [package / f"{name}.py" for name in MODULES if (package / f"{name}.py").is_file()]
@@ -74,9 +75,9 @@ def modules_of(folder: Path) -> list[Path]:
 
 
 def find_object(folder: str) -> dict[str, str]:
-    """Where the Flask app is: `object` as module:name, `path` as the folder below that Python looks in ('' or 'src').
+    """Where the Flask app is: `object` as module:name, `path` as the import folder below the source ('' or 'src').
 
-    Nothing is imported: the code is only read. Raises SourceError where there is none.
+    The code is parsed, never imported. Raises SourceError if there is no app.
     """
     root, looked = Path(folder), []
     for path in ("", "src"):
@@ -86,12 +87,11 @@ def find_object(folder: str) -> dict[str, str]:
             if names := objects_in(file):
                 module = ".".join(file.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
                 return {"object": f"{module}:{names[0]}", "path": path}
-    inner = [p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name not in PASSED_OVER and has_app(p)]
-    hint = f" There is one in {root / inner[0]}: give that folder." if inner else ""
+    inner = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in SKIPPED_FOLDERS and has_app(p)]
+    fix = f"Did you mean {inner[0]}?" if inner else "Set `object` (flask_app_object) to package.module:name."
     raise SourceError(
-        f"{folder} holds no Flask app: there is no `app = Flask(…)` and no `create_app()` without required arguments in "
-        f"{', '.join(looked[:8]) or 'it, and not one Python file either'}.{hint or ' Give the folder that holds the app, or name it with'}"
-        f"{'' if hint else ' the key `object` (flask_app_object), as package.module:name.'}"
+        f"no Flask app in {folder}: no `app = Flask(…)` and no `create_app()` without required arguments in "
+        f"{', '.join(looked[:8]) or 'any Python file'}. {fix}"
     )
 
 
@@ -108,19 +108,20 @@ def uses_vantage(folder: str) -> bool:
     return any(
         pattern.search(path.read_text(encoding="utf-8", errors="replace"))
         for path in Path(folder).rglob("*.py")
-        if not any(part.startswith(".") or part in PASSED_OVER for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") or part in SKIPPED_FOLDERS for part in path.relative_to(folder).parts)
     )
 
 
 def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
-    """How the image of an app with a source folder is built; raises SourceError where it cannot be.
+    """How the image of an app with a source folder is built; raises SourceError if it cannot be built.
 
-    `dockerfile`: it has one of its own, and `from` are the images it is put on. Otherwise `object`, `path`, `requirements` (the file
-    that names what to install), `instrument` and `data`, where Flask keeps the instance folder.
+    `dockerfile` is whether the folder has its own; then `from` lists its base images. Otherwise: `object`, `path`,
+    `requirements` (the file that lists the dependencies), `base` (the import folder in the image), `instrument`, and
+    `data`, Flask's instance folder.
     """
     folder = Path(app["source"]).expanduser()
     if not folder.is_dir():
-        raise SourceError(f"the source {folder} is no folder. Give the folder on this machine that holds the app.")
+        raise SourceError(f"source {folder} is not a directory. Set it to the app's folder on the controller.")
     if (folder / "Dockerfile").is_file():
         text = (folder / "Dockerfile").read_text(encoding="utf-8", errors="replace")
         return {
@@ -133,8 +134,7 @@ def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
     files = [name for name in ("requirements.txt", "pyproject.toml") if (folder / name).is_file()]
     if not files:
         raise SourceError(
-            f"{folder} has neither requirements.txt nor pyproject.toml, so nobody knows what its app needs. "
-            "Write a requirements.txt; one line `flask` may do."
+            f"no requirements.txt or pyproject.toml in {folder}. List the app's dependencies in one of them."
         )
     base = "/srv/app" + (f"/{found['path']}" if found["path"] else "")
     return {
@@ -144,12 +144,12 @@ def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The app that flask_app_source or flask_app_image asks for, or the demo's where there is neither.
+    """The app of flask_app_source or flask_app_image as a list of one, or the demo's apps if both are empty.
 
-    `given` has the variables flask_app_<key> by their keys. Without flask_vantage an app has no /readyz and no /metrics.
+    `given` maps keys to the variables flask_app_<key>. An app without flask_vantage has no /readyz and no /metrics.
     """
     app = {key: value for key, value in given.items() if value not in ("", None, [], {})}
-    # What comes from a command line is text.
+    # Values of `-e key=value` are text.
     app |= {key: int(app[key]) for key in ("port", "container_port", "replicas") if str(app.get(key)).isdigit()}
     app |= {
         key: str(app[key]).lower() in {"true", "yes", "1", "on"} for key in ("metrics", "shared_data") if key in app
@@ -157,19 +157,21 @@ def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[
     if not app.get("source") and not app.get("image"):
         return demo
     folder = Path(str(app.get("source", ""))).expanduser().resolve() if app.get("source") else None
-    called = folder.name if folder else str(app["image"]).rpartition("/")[2].partition("@")[0].partition(":")[0]
-    name = re.sub(r"[^a-z0-9]+", "-", called.lower()).strip("-")[:40].strip("-")
-    ours = folder is not None and folder.is_dir() and uses_vantage(str(folder))
-    # Once for all: a task on this machine may have another folder to work in.
+    title = folder.name if folder else str(app["image"]).rpartition("/")[2].partition("@")[0].partition(":")[0]
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-")
+    has_vantage = folder is not None and folder.is_dir() and uses_vantage(str(folder))
+    # Absolute, because tasks on the controller may run in another working directory.
     app |= {"source": str(folder)} if folder else {}
-    return [{"name": name, "port": 8000, "health_path": "/readyz" if ours else "/", "metrics": ours} | app]
+    return [
+        {"name": name, "port": 8000, "health_path": "/readyz" if has_vantage else "/", "metrics": has_vantage} | app
+    ]
 
 
 def app_services(apps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The services that the apps are, in their order: an app of `replicas: 3` is the services blog, blog-2 and blog-3.
+    """The services of the apps, in order: an app with `replicas: 3` has the services blog, blog-2 and blog-3.
 
-    Each has its `name`, the `app` it is one of, its `number` from 1, its `port` on the host (the next ones for the replicas), the
-    app's `address`, and `replica_of`, empty for the first, which is what the app would be alone.
+    Each has `name`, `app`, `number` (from 1), `port` on the host (consecutive for replicas), the app's `address`, and
+    `replica_of`, which is empty for the first: it does not depend on the number of replicas.
     """
     return [
         {
@@ -186,7 +188,7 @@ def app_services(apps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """Ansible's entry point."""
 
     def filters(self) -> dict[str, Any]:
         return {"app_recipe": app_recipe, "app_services": app_services, "own_apps": own_apps}

@@ -1,0 +1,546 @@
+#!/usr/bin/env python3
+"""Operates vantage-<service>.service units: readiness, drift, apply, and the list of what runs.
+
+With --check a command prints what it would change, and changes nothing.
+
+What a service needs is in the last section of its unit file, [X-Vantage], which systemd ignores. No other program
+parses units: they call `vantage_unit.py list --json`, or import this module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+UNITS = Path("/etc/systemd/system")
+CONFIG = Path("/etc/vantage")
+STATE = Path("/run/vantage")
+JOURNALD = Path("/etc/systemd/journald.conf.d/vantage.conf")
+DAEMON = Path("/etc/docker/daemon.json")
+APP_OWNER = "flask_app"
+RELOAD_SECONDS = 20.0
+# Localhost is never behind a proxy, whatever the environment says.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class UnitError(Exception):
+    """A command failed; the text is what the operator reads."""
+
+
+def unit_name(service: str) -> str:
+    return f"vantage-{service}.service"
+
+
+def unit_path(service: str) -> Path:
+    return UNITS / unit_name(service)
+
+
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def run_or_fail(*argv: str) -> None:
+    result = run(*argv)
+    if result.returncode:
+        raise UnitError(f"{' '.join(argv)} failed: {result.stderr.strip()}")
+
+
+# The unit file --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A service and the text of its unit file."""
+
+    service: str
+    text: str
+
+    @classmethod
+    def load(cls, service: str) -> Unit:
+        path = unit_path(service)
+        try:
+            return cls(service, path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UnitError(f"{path} does not exist. Run site.yml for the role that owns {service}.") from None
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The section [X-Vantage]; empty for a unit that is not Vantage's."""
+        lines = self.text.partition("[X-Vantage]\n")[2].splitlines()
+        return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+
+    @property
+    def is_vantage(self) -> bool:
+        return "\n[X-Vantage]\n" in f"\n{self.text}"
+
+    @property
+    def owner(self) -> str:
+        return self.settings.get("Owner", "")
+
+    @property
+    def primary(self) -> str:
+        """The service whose config, data and secrets this one has: itself, unless it is a replica."""
+        return self.settings.get("ReplicaOf") or self.service
+
+    @property
+    def image(self) -> str:
+        return self.settings.get("Image", "")
+
+    @property
+    def ready_url(self) -> str:
+        return self.settings.get("ReadyUrl", "")
+
+    @property
+    def ready_seconds(self) -> float:
+        return float(self.settings.get("ReadySeconds") or 120)
+
+    @cached_property
+    def docker_arguments(self) -> list[str]:
+        """The arguments of `docker run`, with systemd's quoting removed."""
+        start = "ExecStart=/usr/bin/docker run "
+        line = next((line for line in self.text.replace("\\\n", " ").splitlines() if line.startswith(start)), start)
+        return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.removeprefix(start))]
+
+    @property
+    def ports(self) -> list[dict[str, Any]]:
+        """What the service listens on: `address` and `host` port, and the `container` port behind it."""
+        words = self.docker_arguments
+        if "--network=host" in words:
+            # Without port mappings the program's own option says where it listens.
+            listen = [word.partition("=")[2] for word in words if word.startswith("--web.listen-address=")]
+            mappings = [f"{value}:{value.rpartition(':')[2]}" for value in listen]
+        else:
+            # What follows the image belongs to the program in the container.
+            options = words[: words.index(self.image)] if self.image in words else words
+            mappings = [word.partition("=")[2] for word in options if word.startswith("--publish=")]
+        found = []
+        for mapping in mappings:
+            address, host, container = mapping.rsplit(":", 2)
+            found.append({"address": address.strip("[]"), "host": int(host), "container": int(container)})
+        return found
+
+
+def installed_units() -> list[Unit]:
+    """Vantage's units of this host, sorted by service."""
+    services = sorted(path.stem.removeprefix("vantage-") for path in UNITS.glob("vantage-*.service"))
+    return [unit for unit in map(Unit.load, services) if unit.is_vantage]
+
+
+# The state of a start -------------------------------------------------------------------------------------------------
+
+
+def digest(paths: list[Path], *extra: str) -> str:
+    """One SHA-256 over names and contents of all files below the paths, and over the extra strings."""
+    total = hashlib.sha256("\0".join(extra).encode())
+    for root in paths:
+        files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+        for path in files:
+            if path.is_file():
+                total.update(f"\0{path}\0".encode())
+                total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def image_id(image: str) -> str:
+    """The local id of the image: a tag that moved is a reason to restart."""
+    return run("docker", "image", "inspect", "--format", "{{.Id}}", image).stdout.strip()
+
+
+def fingerprint(service: str) -> dict[str, Any]:
+    """Digests of everything that the service's process reads when it starts."""
+    unit, path = Unit.load(service), unit_path(service)
+    return {
+        "unit": digest(
+            [path, path.with_suffix(".service.d"), CONFIG / "secrets" / unit.primary],
+            image_id(unit.image),
+        ),
+        "config": digest([CONFIG / unit.primary]),
+    }
+
+
+def state_path(service: str) -> Path:
+    return STATE / f"{service}.json"
+
+
+def read_state(service: str) -> dict[str, Any]:
+    """The fingerprint of the last start and whether it became ready; empty when it never started."""
+    try:
+        state = dict(json.loads(state_path(service).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}
+    # Releases before this one wrote "yes" or "".
+    return state | {"ready": bool(state.get("ready"))}
+
+
+def write_state(service: str, state: dict[str, Any]) -> None:
+    STATE.mkdir(mode=0o755, exist_ok=True)
+    path = state_path(service)
+    new = path.with_suffix(f".{os.getpid()}")
+    new.write_text(json.dumps(state), encoding="utf-8")
+    new.replace(path)
+
+
+# Readiness ------------------------------------------------------------------------------------------------------------
+
+
+def probe(url: str) -> str:
+    """Empty when the URL answers 2xx, otherwise the reason."""
+    try:
+        with OPENER.open(url, timeout=2):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"answered {error.code}: {error.read(200).decode(errors='replace').strip()}"
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def wait_until_ready(service: str) -> str:
+    """Waits until the service answers; empty when it does, otherwise the last failure."""
+    unit = Unit.load(service)
+    url, seconds = unit.ready_url, unit.ready_seconds
+    deadline = time.monotonic() + seconds
+    while url and (last := probe(url)):
+        if time.monotonic() > deadline:
+            return f"{url} was not ready within {seconds:.0f} s: {last}"
+        if run("systemctl", "show", unit_name(service), "--property=MainPID", "--value").stdout.strip() == "0":
+            return "its process has ended"
+        time.sleep(0.2)
+    return ""
+
+
+def record_ready(service: str) -> None:
+    """Waits again, because a start may take longer than its unit waits; raises UnitError with the diagnosis."""
+    if problem := wait_until_ready(service):
+        raise UnitError(diagnose(service, problem))
+    write_state(service, read_state(service) | {"ready": True})
+
+
+def diagnose(service: str, problem: str) -> str:
+    """The problem, the unit's state and the journal's last lines."""
+    unit = unit_name(service)
+    # Of this start alone: the cause of an earlier failure may be fixed.
+    invocation = run("systemctl", "show", unit, "--property=InvocationID", "--value").stdout.strip()
+    shown = ["journalctl", "--lines=30", "--no-pager", "--output=cat"]
+    lines = run(*shown, f"_SYSTEMD_INVOCATION_ID={invocation}").stdout.rstrip() if invocation else ""
+    lines = lines or run(*shown, "--unit", unit).stdout.rstrip()
+    result = run("systemctl", "show", unit, "--property=ActiveState,SubState,Result,NRestarts").stdout
+    return (
+        f"{service} did not start: {problem}\n"
+        f"State: {' '.join(result.split())}\n"
+        f"Last lines of its journal:\n{lines}\n"
+        f"Fix the cause and run site.yml again. More lines: journalctl -u {unit}"
+    )
+
+
+# Commands that a unit calls -------------------------------------------------------------------------------------------
+
+
+def pre_start(service: str) -> None:
+    # A container outlives a killed client; its name must be free.
+    run("docker", "rm", "--force", f"vantage-{service}")
+    # Before the process reads anything: a file that changes during the start is drift.
+    write_state(service, fingerprint(service) | {"ready": False})
+
+
+def ready(service: str) -> None:
+    state = read_state(service)
+    if problem := wait_until_ready(service):
+        raise UnitError(f"{service}: {problem}. It keeps trying; see journalctl -u {unit_name(service)}")
+    write_state(service, state | {"ready": True})
+
+
+def stop(service: str) -> None:
+    # Not docker itself in the unit: its output would be log lines of the service.
+    run("docker", "stop", f"--time={Unit.load(service).settings['StopSeconds']}", f"vantage-{service}")
+
+
+def reload_success_time(unit: Unit) -> float:
+    """When the engine last loaded a config, by its own metric.
+
+    Infinity for an engine without such a metric, 0 where the metric cannot be read.
+    """
+    metric = unit.settings.get("ReloadMetric", "")
+    if not metric:
+        return float("inf")
+    try:
+        with OPENER.open(unit.settings.get("MetricsUrl", ""), timeout=2) as response:
+            for line in response.read().decode().splitlines():
+                if line.startswith(metric + " "):
+                    return float(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0.0
+
+
+def reload(service: str) -> None:
+    unit, new = Unit.load(service), fingerprint(service)["config"]
+    before = reload_success_time(unit)
+    if not before:
+        raise UnitError(
+            f"{service} was not reloaded: no {unit.settings['ReloadMetric']} at {unit.settings['MetricsUrl']}"
+        )
+    result = run("docker", "kill", "--signal=HUP", f"vantage-{service}")
+    if result.returncode:
+        raise UnitError(f"{service}: SIGHUP failed: {result.stderr.strip()}")
+    deadline = time.monotonic() + RELOAD_SECONDS
+    while before != float("inf") and reload_success_time(unit) <= before:
+        if time.monotonic() > deadline:
+            raise UnitError(f"{service} refused the new config and keeps the old: journalctl -u {unit_name(service)}")
+        time.sleep(0.2)
+    if problem := wait_until_ready(service):
+        raise UnitError(f"{service}: {problem}")
+    write_state(service, read_state(service) | {"config": new, "ready": True})
+
+
+# Commands that the playbook calls -------------------------------------------------------------------------------------
+
+
+def systemd_properties(service: str, *names: str) -> dict[str, str]:
+    shown = run("systemctl", "show", unit_name(service), f"--property={','.join(names)}").stdout
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def drift(service: str) -> str:
+    """The action that makes the process run the files as they are: start, restart, reload, wait, or empty for none."""
+    shown = systemd_properties(service, "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload")
+    if shown.get("ActiveState") not in {"active", "reloading", "activating"}:
+        return "start"
+    # It failed and systemd pauses before the next try: start it now, so that the journal explains why.
+    if shown.get("SubState", "").startswith("auto-restart"):
+        return "start"
+    if shown.get("UnitFileState") != "enabled":
+        return "start"
+    state, files = read_state(service), fingerprint(service)
+    if state.get("unit") != files["unit"] or shown.get("NeedDaemonReload") == "yes":
+        return "restart"
+    if state.get("config") != files["config"]:
+        return "reload" if Unit.load(service).settings.get("Reload") == "true" else "restart"
+    # It runs the right files and is not ready yet: a restart would begin a long replay again.
+    return "" if state.get("ready") else "wait"
+
+
+def apply(service: str, check: bool = False) -> None:
+    """Makes the process run the files as they are, waits until it is ready, and prints `SERVICE ACTION`."""
+    action = drift(service)
+    if action and not check:
+        take_action(service, action)
+    if action:
+        print(service, action)
+
+
+def take_action(service: str, action: str) -> None:
+    unit = unit_name(service)
+    run("systemctl", "daemon-reload")
+    if action == "wait":
+        record_ready(service)
+        return
+    if action == "start":
+        run("systemctl", "enable", unit)
+        # `systemctl start` leaves a unit that waits between two tries in its old job.
+        action = "restart"
+    result = run("systemctl", action, unit)
+    if result.returncode:
+        raise UnitError(diagnose(service, result.stderr.strip()))
+    if not read_state(service).get("ready"):
+        record_ready(service)
+
+
+def remove(owner: str, keep: list[str], check: bool = False) -> None:
+    """Removes the owner's services except those to keep, and prints `SERVICE remove`. Their data stays."""
+    for unit in installed_units():
+        if unit.owner != owner or unit.service in keep:
+            continue
+        print(unit.service, "remove")
+        if check:
+            continue
+        path = unit_path(unit.service)
+        run("systemctl", "disable", "--now", path.name)
+        path.unlink()
+        run("systemctl", "daemon-reload")
+        # A unit that ended with an error would be listed as failed until the next boot.
+        run("systemctl", "reset-failed", path.name)
+        state_path(unit.service).unlink(missing_ok=True)
+
+
+def started_before(unit: str, file: Path) -> bool:
+    """Whether the unit's process is older than the file, and so has not read it."""
+    pid = run("systemctl", "show", unit, "--property=MainPID", "--value").stdout.strip()
+    process = Path("/proc") / pid
+    return (
+        pid not in {"", "0"} and file.exists() and process.exists() and process.stat().st_mtime < file.stat().st_mtime
+    )
+
+
+def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
+    """Lets journald and Docker read their settings and creates the network `vantage`; prints each change."""
+    for unit, file in (("systemd-journald", JOURNALD), ("docker", DAEMON)):
+        if started_before(unit, file):
+            if not check:
+                run_or_fail("systemctl", "restart", unit)
+            print(unit, "restart")
+    # The client would start a stopped Docker through its socket.
+    if check and run("systemctl", "is-active", "docker").returncode:
+        return
+    form = "{{range .IPAM.Config}}{{.Subnet}} {{.Gateway}}{{end}}"
+    current = run("docker", "network", "inspect", "--format", form, "vantage").stdout.strip()
+    if not current:
+        bridge = "com.docker.network.bridge.name=vantage0"
+        options = (f"--subnet={subnet}", f"--gateway={gateway}", f"--opt={bridge}")
+        if not check:
+            run_or_fail("docker", "network", "create", *options, "vantage")
+        print("network create")
+    elif current != f"{subnet} {gateway}":
+        raise UnitError(
+            f"the Docker network vantage has another subnet and gateway: {current} (settings: {subnet} {gateway}). Stop "
+            "the services (systemctl stop vantage.target), remove it (docker network rm vantage), run site.yml again."
+        )
+
+
+# The list of what runs ------------------------------------------------------------------------------------------------
+
+
+def describe(unit: Unit, with_probe: bool = True) -> dict[str, Any]:
+    """One element of `list --json`:
+
+    service    str          name without prefix and suffix: `blog-2` of vantage-blog-2.service
+    unit       str          name of the unit: `vantage-blog-2.service`
+    owner      str          the role that deployed it
+    app        str | null   the app it runs, for a service of flask_app; replicas share it
+    replica    int | null   1 for the app's first container, 2 and up for the others; null where app is null
+    image      str          image reference
+    ports      list         {address: str, host: int, container: int}, what it listens on
+    readiness  object       {url: str | null, ready: bool | null, problem: str}; ready is null when not probed
+    state      object       {active: str, sub: str, restarts: int}, systemd's ActiveState, SubState and NRestarts
+    pending    str | null   what `apply` would do: start, restart, reload or wait
+    """
+    shown = systemd_properties(unit.service, "ActiveState", "SubState", "NRestarts")
+    url = unit.ready_url or None
+    problem = probe(url) if url and with_probe else ""
+    is_app = unit.owner == APP_OWNER
+    replica = int(unit.service.rpartition("-")[2]) if unit.primary != unit.service else 1
+    return {
+        "service": unit.service,
+        "unit": unit_name(unit.service),
+        "owner": unit.owner,
+        "app": unit.primary if is_app else None,
+        "replica": replica if is_app else None,
+        "image": unit.image,
+        "ports": unit.ports,
+        "readiness": {"url": url, "ready": not problem if url and with_probe else None, "problem": problem},
+        "state": {
+            "active": shown.get("ActiveState", "unknown"),
+            "sub": shown.get("SubState", "unknown"),
+            "restarts": int(shown.get("NRestarts") or 0),
+        },
+        "pending": drift(unit.service) or None,
+    }
+
+
+def print_table(services: list[dict[str, Any]]) -> None:
+    for one in services:
+        readiness = one["readiness"]
+        word = "ready" if readiness["ready"] or not readiness["url"] else "not probed"
+        word = f"NOT READY: {readiness['problem']}" if readiness["problem"] else word
+        pending = f"pending: {one['pending']}" if one["pending"] else ""
+        print(
+            f"{one['service']:<16} {one['state']['active']:<12} {word:<10}"
+            f"  restarts {one['state']['restarts']}  {pending}".rstrip()
+        )
+
+
+def is_up(service: dict[str, Any]) -> bool:
+    return service["state"]["active"] == "active" and not service["readiness"]["problem"]
+
+
+# The command line -----------------------------------------------------------------------------------------------------
+
+UNIT_COMMANDS = {
+    "pre-start": (pre_start, "ExecStartPre: free the container's name, record the files that are about to be read"),
+    "ready": (ready, "ExecStartPost: wait until the service answers, record that it is ready"),
+    "stop": (stop, "ExecStop: stop the container"),
+    "reload": (reload, "ExecReload: send SIGHUP, wait until the engine loaded the config"),
+}
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument(
+        "--check", action="store_true", default=argparse.SUPPRESS, help="print what would change, change nothing"
+    )
+    parser = argparse.ArgumentParser(
+        prog="vantage_unit.py",
+        description=__doc__,
+        parents=[common],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+
+    for name, (_, text) in UNIT_COMMANDS.items():
+        add(name, text).add_argument("service", metavar="SERVICE")
+    command = add("apply", "start, restart or reload the services that differ from their files, wait until ready")
+    command.add_argument("services", nargs="+", metavar="SERVICE")
+    command = add("remove", "remove an owner's services except those to keep; data stays")
+    command.add_argument("owner", metavar="OWNER")
+    command.add_argument("keep", nargs="*", metavar="KEEP")
+    command = add("ensure-docker", "restart journald and Docker if their settings are newer, create the network")
+    command.add_argument("subnet", metavar="SUBNET")
+    command.add_argument("gateway", metavar="GATEWAY")
+    add("status", "one line per service; exit status 1 unless all are active and ready")
+    command = add("list", "the same list without an exit status")
+    command.add_argument("--json", action="store_true", help="as JSON, for programs")
+    command.add_argument("--no-probe", action="store_true", help="do not ask the readiness addresses")
+    return parser.parse_args(argv)
+
+
+def execute(arguments: argparse.Namespace) -> bool:
+    """Runs the command; False when `status` found a service that is not up."""
+    check = "check" in arguments
+    if arguments.command in UNIT_COMMANDS:
+        if check:
+            print(arguments.service, arguments.command)
+        else:
+            UNIT_COMMANDS[arguments.command][0](arguments.service)
+    elif arguments.command == "apply":
+        for service in arguments.services:
+            apply(service, check)
+    elif arguments.command == "remove":
+        remove(arguments.owner, arguments.keep, check)
+    elif arguments.command == "ensure-docker":
+        ensure_docker(arguments.subnet, arguments.gateway, check)
+    else:
+        with_probe = not getattr(arguments, "no_probe", False)
+        services = [describe(unit, with_probe) for unit in installed_units()]
+        if getattr(arguments, "json", False):
+            print(json.dumps(services, indent=1))
+        else:
+            print_table(services)
+        return arguments.command == "list" or all(map(is_up, services))
+    return True
+
+
+def main(argv: list[str]) -> int:
+    try:
+        return 0 if execute(parse(argv)) else 1
+    except UnitError as error:
+        print(f"vantage_unit: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
