@@ -23,7 +23,7 @@ def test_a_broken_hop_is_named(vm: Machine, playbook) -> None:
     finally:
         vm.sh("systemctl start vantage-jaeger")
     assert result.returncode != 0
-    assert "lost at the hop 'trace'" in result.stdout
+    assert "failed at hop 'trace'" in result.stdout
     assert "vantage-jaeger.service" in result.stdout
 
 
