@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
-KEYS = {"path", "sources", "template", "content", "source", "mode", "owner", "group", "validate", "backup", "secret"}
+DIRECTORY_KEYS = {"path", "mode", "owner", "group", "prune", "secret"}
+FILE_KEYS = {"path", "sources", "template", "content", "source", "mode", "owner", "group", "validate", "backup", "secret", "last"}
 
 
 class ActionModule(ActionBase):
@@ -21,13 +23,15 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        files = [self.rendered(file) for given in arguments.pop("files", []) for file in self.expanded(dict(given))]
+        for directory in arguments.get("directories", []):
+            require_known_keys(directory, DIRECTORY_KEYS)
+        files = [self.render(file) for given in arguments.pop("files", []) for file in self.expand(dict(given))]
         # Apart, because a module writes its arguments into the journal of the host.
         secrets = {file["path"]: file.pop("content") for file in files if file.get("secret")}
         arguments |= {"files": files, "secrets": secrets, "show_diff": self._task.diff}
         return result | self._execute_module("vantage_files", module_args=arguments, task_vars=task_vars)
 
-    def expanded(self, file: dict[str, Any]) -> list[dict[str, Any]]:
+    def expand(self, file: dict[str, Any]) -> list[dict[str, Any]]:
         """The file itself, or one for each file of the role that its `sources` pattern names."""
         pattern = file.pop("sources", None)
         if not pattern:
@@ -36,17 +40,26 @@ class ActionModule(ActionBase):
         found = sorted(Path(self._find_needle("files", folder)).glob(names))
         return [file | {"path": f"{file['path']}/{path.name}", "source": str(path)} for path in found]
 
-    def rendered(self, file: dict[str, Any]) -> dict[str, Any]:
+    def render(self, file: dict[str, Any]) -> dict[str, Any]:
         """The file with its text as `content`, from a template of the role, a file of the role, or as it is."""
-        if unknown := set(file) - KEYS:
-            raise AnsibleActionFail(f"vantage_files: {file.get('path')} has unknown keys: {', '.join(sorted(unknown))}")
+        require_known_keys(file, FILE_KEYS)
         if template := file.pop("template", None):
-            lookup = "{{ lookup('ansible.builtin.template', '" + template + "') }}"
+            # As JSON, so that no quote in the name ends the string.
+            lookup = "{{ lookup('ansible.builtin.template', " + json.dumps(str(template)) + ") }}"
             file["content"] = self._templar.template(trust_as_template(lookup))
         elif source := file.pop("source", None):
             file["content"] = Path(self._find_needle("files", source)).read_text(encoding="utf-8")
-        if not isinstance(file.get("content"), str):
+        is_generated = file.get("secret") and file.get("content", "") is None
+        if not isinstance(file.get("content"), str) and not is_generated:
             raise AnsibleActionFail(
-                f"vantage_files: {file.get('path')} needs a template, a source or a text as content"
+                f"vantage_files: {file.get('path')} has no text (template, source, or content). Set one of them."
             )
         return file
+
+
+def require_known_keys(item: dict[str, Any], known: set[str]) -> None:
+    """Raises AnsibleActionFail for a key of a directory or file that does not exist."""
+    if unknown := sorted(set(item) - known):
+        raise AnsibleActionFail(
+            f"vantage_files: {item.get('path')} has unknown keys: {', '.join(unknown)} ({', '.join(sorted(known))})."
+        )

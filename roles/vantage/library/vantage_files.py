@@ -7,28 +7,26 @@ DOCUMENTATION = """
 module: vantage_files
 short_description: Puts several files in place in one round trip, or none of them
 description:
-  - A template task costs two round trips a file. This does the folders and files of a service in one.
+  - A template task costs two round trips a file. This does the directories and files of a service in one.
   - Every changed file is checked before the first is written, so a refused config leaves all others as they were.
-    Check mode writes nothing and therefore checks nothing.
+    Check mode runs the checks as well and writes nothing.
 author: [Vantage]
 options:
   directories:
-    description: Folders, with path, mode, owner and group (numbers or names). The parents of files are made as 0755 of root.
+    description:
+      - Directories, with path, mode, owner and group (numbers or names); prune, which removes the files below that are not
+        listed in files; and secret, which hides what is removed. The parents of files are made as 0755.
     type: list
     elements: dict
     default: []
   files:
     description:
       - Files, with path; one of template, source (both of the role), content, and sources, a pattern of the role's files
-        for which path is the folder; mode, owner, group; validate, a command whose %s is the new file;
-          backup, to keep what the file was before; and secret, which hides its content in all that is printed.
+        for which path is the directory; mode, owner, group; validate, a command whose %s is the new file; backup, to keep
+        the previous file; last, for a file whose check needs the others in place; and secret, which hides the content in all output. A secret without content is generated on the
+        host and kept.
     type: list
     elements: dict
-    default: []
-  only:
-    description: Folders in which no other file may be; what is left of former versions is removed.
-    type: list
-    elements: str
     default: []
   secrets:
     description: Set by the action plugin, the contents of secret files by their path.
@@ -51,14 +49,20 @@ EXAMPLES = """
 
 RETURN = """
 paths:
-  description: What was written, removed or given other rights.
+  description: What was written, removed or given other permissions.
   type: list
+  returned: always
+digest:
+  description: SHA-256 over the contents of the files that are not secret.
+  type: str
   returned: always
 """
 
 import grp
+import hashlib
 import os
 import pwd
+import secrets
 import shlex
 import stat
 import tempfile
@@ -74,16 +78,17 @@ def number(name, table):
     return table(text)
 
 
-def wanted_rights(item, mode):
+def wanted_permissions(item, mode):
+    """Mode, owner and group; the default owner is the user that runs the module."""
     return (
         int(str(item.get("mode", mode)), 8),
-        number(item.get("owner", "root"), lambda n: pwd.getpwnam(n).pw_uid),
-        number(item.get("group", "root"), lambda n: grp.getgrnam(n).gr_gid),
+        number(item.get("owner", os.geteuid()), lambda n: pwd.getpwnam(n).pw_uid),
+        number(item.get("group", os.getegid()), lambda n: grp.getgrnam(n).gr_gid),
     )
 
 
-def current_rights(path):
-    """Mode, owner and group, or nothing where the path does not exist."""
+def current_permissions(path):
+    """Mode, owner and group; None if the path does not exist."""
     try:
         found = os.stat(path)
     except OSError:
@@ -99,44 +104,44 @@ def read(path):
         return None
 
 
-def set_rights(path, rights):
-    os.chown(path, rights[1], rights[2])
-    os.chmod(path, rights[0])
+def set_permissions(path, permissions):
+    os.chown(path, permissions[1], permissions[2])
+    os.chmod(path, permissions[0])
 
 
-class Place:
-    """One run of the module."""
+class FileSet:
+    """The directories and files of one run of the module."""
 
     def __init__(self, module):
         self.module = module
         self.paths = []
         self.diff = []
 
-    def note(self, path, before, after, secret=False):
+    def record_change(self, path, before, after, secret=False):
         self.paths.append(path)
         if secret:
-            before, after = before and "hidden", "hidden, and other than before"
+            before, after = before and "hidden", after and "hidden, changed"
         if self.module.params["show_diff"] and before != after:
             self.diff.append(
                 {"before_header": path, "after_header": path, "before": before or "", "after": after or ""}
             )
 
-    def directory(self, path, rights):
-        if current_rights(path) == rights:
+    def make_directory(self, path, permissions):
+        if current_permissions(path) == permissions:
             return
-        self.note(path, None, None)
+        self.record_change(path, None, None)
         if not self.module.check_mode:
             os.makedirs(path, exist_ok=True)
-            set_rights(path, rights)
+            set_permissions(path, permissions)
 
-    def parent(self, path):
-        """Makes the folder of a file where there is none; one that is there keeps its rights."""
+    def make_parents(self, path):
+        """Makes the missing directories above a file; existing ones keep their permissions."""
         folder = os.path.dirname(path)
         if not os.path.isdir(folder):
-            self.parent(folder)
-            self.directory(folder, (0o755, 0, 0))
+            self.make_parents(folder)
+            self.make_directory(folder, wanted_permissions({}, "0755"))
 
-    def temporary(self, item):
+    def write_temporary(self, item):
         handle, path = tempfile.mkstemp(dir=self.module.tmpdir)
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(item["content"])
@@ -146,46 +151,46 @@ class Place:
         command = item["validate"] % temporary
         status, out, err = self.module.run_command(shlex.split(command))
         if status:
-            said = (err.strip() + "\n" + out.strip()).strip()
+            output = (err.strip() + "\n" + out.strip()).strip()
             self.module.fail_json(
-                msg=f"{item['path']} was not changed, because its checker refuses the new content:\n{said}\n"
-                "What ran before still runs. Correct the settings that the message names and run again.",
+                msg=f"{item['path']} was not changed: its checker refuses the new content:\n{output}\n"
+                "The running version is not affected. Correct the settings that the message names and run again.",
                 command=command,
             )
 
-    def files(self, items):
+    def write_files(self, items):
         changed = [item for item in items if read(item["path"]) != item["content"]]
-        if not self.module.check_mode:
-            # All checks come before the first write.
-            for item in changed:
-                item["temporary"] = self.temporary(item)
-                if item.get("validate"):
-                    self.check(item, item["temporary"])
+        # All checks come before the first write.
+        for item in changed:
+            if item.get("validate") or not self.module.check_mode:
+                item["temporary"] = self.write_temporary(item)
+            if item.get("validate"):
+                self.check(item, item["temporary"])
         for item in items:
-            rights, path = wanted_rights(item, "0644"), item["path"]
+            permissions, path = wanted_permissions(item, "0644"), item["path"]
             if item in changed:
-                self.parent(path)
-                self.note(path, read(path), item["content"], item.get("secret"))
-            elif current_rights(path) != rights:
-                self.note(path, None, None)
+                self.make_parents(path)
+                self.record_change(path, read(path), item["content"], item.get("secret"))
+            elif current_permissions(path) != permissions:
+                self.record_change(path, None, None)
             if self.module.check_mode:
                 continue
             if item in changed:
                 if item.get("backup") and os.path.exists(path):
                     self.module.backup_local(path)
-                set_rights(item["temporary"], rights)
+                set_permissions(item["temporary"], permissions)
                 self.module.atomic_move(item["temporary"], path)
-            if current_rights(path) != rights:
-                set_rights(path, rights)
+            if current_permissions(path) != permissions:
+                set_permissions(path, permissions)
 
-    def prune(self, folder, keep):
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-            path = os.path.join(folder, name)
-            if path not in keep and os.path.isfile(path):
-                # What is pruned says nothing of itself; its folder tells whether it was a secret.
-                self.note(path, read(path), "", secret="/secrets/" in path)
-                if not self.module.check_mode:
-                    os.unlink(path)
+    def prune(self, directory, keep):
+        """Removes the files below the directory that are not among those to keep."""
+        for folder, _, names in sorted(os.walk(directory["path"])):
+            for path in sorted(os.path.join(folder, name) for name in names):
+                if path not in keep:
+                    self.record_change(path, read(path), "", directory.get("secret"))
+                    if not self.module.check_mode:
+                        os.unlink(path)
 
 
 def main():
@@ -194,25 +199,31 @@ def main():
             "directories": {"type": "list", "elements": "dict", "default": []},
             # What the files hold may be secret; the task's no_log hides it, and their names stay readable.
             "files": {"type": "list", "elements": "dict", "default": []},
-            "only": {"type": "list", "elements": "str", "default": []},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "show_diff": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
-    for item in module.params["files"]:
+    files = [dict(item) for item in module.params["files"]]
+    for item in files:
         if item.get("secret"):
             item["content"] = module.params["secrets"][item["path"]]
-    place = Place(module)
+        if item["content"] is None:
+            item["content"] = read(item["path"]) or secrets.token_urlsafe(24)
+    found = FileSet(module)
     for item in module.params["directories"]:
-        place.parent(item["path"])
-        place.directory(item["path"], wanted_rights(item, "0755"))
-    files = [dict(item) for item in module.params["files"]]
-    place.files(files)
-    for folder in module.params["only"]:
-        place.prune(folder, {item["path"] for item in files})
+        found.make_parents(item["path"])
+        found.make_directory(item["path"], wanted_permissions(item, "0755"))
+    # A check of the last files may start what reads the others.
+    found.write_files([item for item in files if not item.get("last")])
+    found.write_files([item for item in files if item.get("last")])
+    for item in module.params["directories"]:
+        if item.get("prune"):
+            found.prune(item, {file["path"] for file in files})
+    contents = [f"{item['content']}\0" for item in files if not item.get("secret")]
     module.exit_json(
-        changed=bool(place.paths), paths=place.paths, diff=place.diff,
+        changed=bool(found.paths), paths=found.paths, diff=found.diff,
+        digest=hashlib.sha256("".join(contents).encode("utf-8", "surrogateescape")).hexdigest(),
         # The content is long and was shown as a difference where one was asked for.
         invocation={"module_args": {"files": [item["path"] for item in files]}},
     )  # fmt: skip
