@@ -14,7 +14,7 @@ import gather_host_state
 import pytest
 import yaml
 from ansible.errors import AnsibleError
-from rendering import ROLES, Host, load
+from rendering import ROLES, Host
 
 
 def plugin(name: str) -> ModuleType:
@@ -152,7 +152,8 @@ def test_pattern_accepts_the_default_and_refuses_a_wrong_value(role: str, entry:
     option = variables.known_options(entry)[name]
     kind = specs[entry]["options"][name]["type"]
     if "default" in option.spec:
-        default = Host(role).value(load(ROLES / role / "defaults/main.yml")[name])
+        host = Host(role)
+        default = host.value(host.variables[name])
         assert default, "a pattern needs a default to hold for"
         assert variables.value_problems(name, default, option) == []
     wrong = {"dict": {"no name": "x"}, "list": ["no volume"], "int": -1}.get(kind, "no such, value")
