@@ -143,7 +143,7 @@ def minutes_ago(minutes: int) -> float:
 
 
 BAD = {
-    "build that fails": ({"requirements": "no-such-package-by-any-name==1"}, ["could not be built", "no-such-package"]),
+    "build that fails": ({"requirements": "no-such-package-by-any-name==1"}, ["cannot build", "no-such-package"]),
     "port that never opens": (
         {"container_port": 5000, "environment": {"PORT": "8000"}},
         ["Port 5000 is closed", "8000"],

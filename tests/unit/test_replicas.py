@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible.template import trust_as_template
-from rendering import ROLES, ROOT, Host, load
+from rendering import ROLES, Host
 from test_preflight import ports, variables
-from test_roles import service_variables
-
-from compose import __main__ as compose
-from compose import local, settings
 
 APP = {"name": "blog", "image": "blog:1", "port": 8000}
 MONITORING = {
@@ -29,15 +26,21 @@ def services(*apps: dict[str, Any]) -> list[dict[str, Any]]:
     )
 
 
-def units(app: dict[str, Any]) -> dict[str, str]:
-    """The text of each unit that an app gets."""
+def containers(app: dict[str, Any], runtime: str = "systemd") -> dict[str, Host]:
+    """container_service as flask_app calls it, for each service of an app."""
     found = {}
     for service in services(app):
-        host = Host("flask_app", __flask_app=app, __flask_app_service=service)
-        host.variables |= load(ROLES / "container_service/defaults/main.yml") | service_variables("flask_app")
-        template = ROLES / "container_service/templates/unit.service.j2"
-        found[service["name"]] = Host("container_service", **host.variables).render(template)
+        host = Host("flask_app", __flask_app=app, __flask_app_service=service, vantage_runtime=runtime)
+        given = {name: value for name, value in host.variables.items() if name != "role_path"}
+        given["container_service"] = host.variables["__flask_app_container"]
+        found[service["name"]] = Host("container_service", **given)
     return found
+
+
+def units(app: dict[str, Any]) -> dict[str, str]:
+    """The text of each unit that an app gets."""
+    template = ROLES / "container_service/templates/unit.service.j2"
+    return {name: host.render(template) for name, host in containers(app).items()}
 
 
 def targets(app: dict[str, Any], **given: Any) -> dict[str, dict[str, str]]:
@@ -74,7 +77,7 @@ def test_a_replica_differs_in_name_port_and_instance_alone() -> None:
         "ExecStop=-/usr/local/lib/vantage/vantage_unit.py stop blog-2",
         "ReplicaOf=blog",
         "ReadyUrl=http://127.0.0.1:8001/readyz",
-        "Trial=no",
+        "Canary=no",
     ]
     # The same: what callers use, whose lines they are, the spans' service, data and secrets.
     for line in (
@@ -173,31 +176,62 @@ def test_a_container_whose_unit_is_gone_may_be_replaced_by_its_own_service() -> 
         assert word in problem
 
 
-@pytest.fixture(scope="module")
-def laptop() -> tuple[dict[str, Any], dict[Path, str], Any]:
-    apps = [APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}]
-    return compose.rendered(settings.of_laptop(settings.INVENTORY) | {"vantage_apps": apps}, ROOT, "config")
+SHARED = APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": {"key": "x"}}
 
 
-def test_compose_has_a_service_for_each_replica(laptop: tuple[dict[str, Any], dict[Path, str], Any]) -> None:
-    document = laptop[0]
-    first, second = document["services"]["blog"], document["services"]["blog-2"]
+def test_compose_has_a_service_for_each_replica() -> None:
+    template = trust_as_template(
+        "{{ __container_service | compose_service(__container_service_publish, __container_service_ready_url, '', places) }}"
+    )
+    places = {"root": "/src", "output": "/src", "secrets": "/src/compose/secrets", "role": "/src/roles/flask_app"}
+    hosts = containers(SHARED, "compose")
+    first, second = (
+        Host("container_service", **host.variables, places=places).value(template) for host in hosts.values()
+    )
     assert first["ports"] == ["127.0.0.1:8000:8000"]
     assert second["ports"] == ["127.0.0.1:8001:8000"]
     assert first["networks"]["default"]["aliases"] == ["vantage-blog"]
     assert second["networks"]["default"]["aliases"] == ["blog", "vantage-blog-2"]
     assert first["volumes"] == second["volumes"]
-    assert "blog" in document["volumes"]
-    assert "blog-2" not in document["volumes"]
+    assert [mount["source"] for mount in first["volumes"]] == ["blog", "./compose/secrets/blog"]
     # By this Promtail knows whose its lines are.
     assert second["labels"]["vantage.replica_of"] == "blog"
     assert second["logging"]["options"]["labels"] == "vantage.replica_of"
 
 
-def test_compose_writes_the_secrets_of_replicas_once(
-    laptop: tuple[dict[str, Any], dict[Path, str], Any], tmp_path: Path
-) -> None:
-    local.write_secrets(laptop[2], "", tmp_path)
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("key")}
-    assert written == {"compose/secrets/blog/key"}
-    assert not (tmp_path / "compose/secrets/blog-2").exists()
+@pytest.mark.parametrize("runtime", ["systemd", "compose"])
+def test_replicas_have_the_secrets_of_their_app(runtime: str) -> None:
+    given = "'/config', '/secrets'" if runtime == "compose" else "''"
+    form = "{{ __container_service | " + f"{'compose' if runtime == 'compose' else 'service'}_files({given})" + " }}"
+    folder = "/secrets" if runtime == "compose" else "/etc/vantage/secrets"
+    for host in containers(SHARED, runtime).values():
+        files = host.value(trust_as_template(form))["files"]
+        assert [file["path"] for file in files] == [f"{folder}/blog/key"]
+
+
+def test_an_app_is_published_where_users_and_prometheus_reach_it() -> None:
+    template = trust_as_template("{{ __container_service_publish }}")
+
+    def published(**given: str) -> list[str]:
+        (host,) = containers(APP).values()
+        return list(Host("container_service", **(host.variables | given)).value(template))
+
+    assert published() == ["127.0.0.1:8000:8000"]
+    assert published(vantage_engine_address="10.0.0.8") == ["127.0.0.1:8000:8000", "10.0.0.8:8000:8000"]
+    assert published(vantage_engine_address="0.0.0.0") == ["0.0.0.0:8000:8000"]
+    (host,) = containers(APP | {"address": "192.0.2.1"}).values()
+    assert host.value(template) == ["192.0.2.1:8000:8000", "127.0.0.1:8000:8000"]
+    assert host.value(trust_as_template("{{ __container_service_ready_url }}")) == "http://192.0.2.1:8000/readyz"
+
+
+def test_what_a_host_builds_is_neither_pulled_nor_named_like_what_compose_builds(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    app = {"name": "blog", "source": str(tmp_path), "port": 8000}
+    template = trust_as_template("{{ [__container_service.image, __container_service.build] }}")
+    (host,), (laptop,) = containers(app).values(), containers(app, "compose").values()
+    image, build = host.value(template)
+    assert re.fullmatch(r"vantage/blog:[0-9a-f]{12}", image)
+    assert build == str(tmp_path)
+    assert laptop.value(template) == ["vantage/blog:local", str(tmp_path)]
+    (pulled,) = containers(APP).values()
+    assert pulled.value(template) == ["blog:1", ""]

@@ -81,7 +81,7 @@ def test_no_canary_starts_where_it_is_not_needed(host: FakeHost, candidate: Path
         host.write_unit("loki", text("loki:1", owner="loki"))
     else:
         host.write_unit("hello", text("hello:1"))
-        candidate.write_text(text("hello:2") + "Trial=no\n")
+        candidate.write_text(text("hello:2") + "Canary=no\n")
     assert main(["canary", "hello", str(candidate)]) == 0
     assert host.commands == []
 

@@ -130,7 +130,9 @@ def compose_service(
     labels = {
         "vantage.ready": ready_url,
         "vantage.replica_of": replica_of,
-        "vantage.config": digest[:16] if any("sources" not in f for f in (service["config"] or {}).get("files", [])) else "",
+        "vantage.config": digest[:16]
+        if any("sources" not in f for f in (service["config"] or {}).get("files", []))
+        else "",
     }
     found = {
         "image": service["image"],

@@ -28,10 +28,16 @@ def systemd_quote(value: Any) -> str:
 
 
 def published_ports(service: Mapping[str, Any], addresses: Mapping[str, str]) -> list[str]:
-    """The ports as `docker run --publish` takes them; `addresses` are those that a name stands for."""
+    """The ports as `docker run --publish` takes them, each once; `addresses` are those that a name stands for."""
+    found: dict[str, list[str]] = {}
+    for port in service["ports"]:
+        name = port.get("address", "engine")
+        found.setdefault(f"{port['host']}:{port['container']}", []).append(str(addresses.get(name, name)))
     return [
-        f"{addresses.get(port.get('address', 'engine'), port.get('address'))}:{port['host']}:{port['container']}"
-        for port in service["ports"]
+        f"{address}:{ports}"
+        for ports, names in found.items()
+        # Every address includes the others.
+        for address in (["0.0.0.0"] if "0.0.0.0" in names else dict.fromkeys(names))
     ]
 
 
@@ -40,7 +46,7 @@ def ready_url(service: Mapping[str, Any], addresses: Mapping[str, str]) -> str:
     ready = service["ready"]
     if not ready:
         return ""
-    by_container = {str(port["container"]): port for port in service["ports"]}
+    by_container = {str(port["container"]): port for port in reversed(service["ports"])}
     if service["network"] == "host":
         port = {"host": ready["port"]}
     elif str(ready["port"]) in by_container:

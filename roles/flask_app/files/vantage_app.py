@@ -181,7 +181,7 @@ def last_log_lines(container: str) -> str:
 def needs_canary(unit: Unit) -> bool:
     # Where no app runs there is nothing to protect, and apps that depend on each other could not start one by one.
     others = [other.service for other in vantage_unit.installed_units() if other.owner == unit.owner]
-    return unit.settings.get("Trial") != "no" and any(map(is_active, others))
+    return unit.settings.get("Canary") != "no" and any(map(is_active, others))
 
 
 def run_canary(service: str, candidate: Path, check: bool = False) -> None:

@@ -11,7 +11,20 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 DIRECTORY_KEYS = {"path", "mode", "owner", "group", "prune", "secret"}
-FILE_KEYS = {"path", "sources", "template", "content", "source", "mode", "owner", "group", "validate", "backup", "secret", "last"}
+FILE_KEYS = {
+    "path",
+    "sources",
+    "template",
+    "content",
+    "source",
+    "mode",
+    "owner",
+    "group",
+    "validate",
+    "backup",
+    "secret",
+    "last",
+}
 
 
 class ActionModule(ActionBase):
