@@ -34,7 +34,8 @@ def run(*argv: str) -> str:
 
 def list_containers() -> tuple[dict[str, str], dict[int, str]]:
     """The names of the running containers by id, and by published port."""
-    by_id, by_port = {}, {}
+    by_id: dict[str, str] = {}
+    by_port: dict[int, str] = {}
     for line in run("docker", "ps", "--no-trunc", "--format={{.ID}} {{.Names}} {{.Ports}}").splitlines():
         container_id, name, *ports = line.split(" ", 2)
         by_id[container_id] = name
