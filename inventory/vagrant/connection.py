@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Ansible inventory: how to reach the VM of the Vagrantfile, as `vagrant ssh-config` tells it.
+"""Ansible inventory: connection variables of the Vagrantfile's VM, from `vagrant ssh-config`.
 
-Asked anew on each run, because address and port may change when the VM is started again.
+Runs `vagrant ssh-config` each time, because address and port may change when the VM restarts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 MACHINE = "vantage"
 PROJECT = Path(__file__).resolve().parents[2]
 
-# The VM is made and thrown away on this machine: its host key is new each time, and remembering it
-# only causes alarms.
+# The VM is often recreated with a new host key, so a stored key would only cause warnings.
 SSH_ARGUMENTS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes -o LogLevel=ERROR"
 
 
@@ -44,11 +43,11 @@ def host_variables(options: dict[str, str]) -> dict[str, object]:
     return variables
 
 
-def ask_vagrant() -> dict[str, object]:
-    """Return the connection variables of the VM; where there is none, a host name that says what to do.
+def query_vagrant() -> dict[str, object]:
+    """Return the connection variables of the VM; without a VM, a host name that says what to do.
 
-    An inventory that fails makes Ansible print pages of warnings and go on without it; a name that does not
-    resolve is shown as it is, in the one error that follows.
+    If an inventory fails, Ansible prints pages of warnings and continues without it. A host name that does not
+    resolve is shown in the single error that follows.
     """
     try:
         answer = subprocess.run(
@@ -68,7 +67,7 @@ def ask_vagrant() -> dict[str, object]:
 
 def main() -> None:
     """Print the inventory as JSON, as Ansible expects it of a script called with --list."""
-    hostvars = {MACHINE: ask_vagrant()}
+    hostvars = {MACHINE: query_vagrant()}
     print(json.dumps({"all": {"hosts": [MACHINE]}, "_meta": {"hostvars": hostvars}}, indent=2))
 
 

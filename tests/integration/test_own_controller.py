@@ -46,7 +46,7 @@ def container(tmp_path: Path, inventory: str) -> str:
     (tmp_path / "hosts.yml").write_text(json.dumps({group: {"hosts": hosts} for group in ("app", "monitoring")}))
     certificates = Path(pip_settings().get("cert", ""))
     (tmp_path / "ca.pem").write_bytes(certificates.read_bytes() if certificates.is_file() else b"")
-    for path in (*tmp_path.iterdir(), ROOT / "scripts/provision-here"):
+    for path in (*tmp_path.iterdir(), ROOT / "tools/machines/provision.py"):
         subprocess.run(["docker", "cp", str(path), f"{name}:/root/{path.name}"], check=True)
     return name
 
@@ -69,7 +69,7 @@ def test_the_other_ansible_changes_nothing_and_verifies(vm: Machine, container: 
         "VANTAGE_IMAGES": "/var/cache/vantage/images",
     }
     words = [f"--env={name}={value}" for name, value in environment.items()]
-    command = ["docker", "exec", *words, container, "bash", "/root/provision-here"]
+    command = ["docker", "exec", *words, container, "python3", "/root/provision.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "state: done" in vm.sh("cat /opt/vantage/status")

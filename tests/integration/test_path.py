@@ -23,18 +23,23 @@ def test_a_broken_hop_is_named(vm: Machine, playbook) -> None:
     finally:
         vm.sh("systemctl start vantage-jaeger")
     assert result.returncode != 0
-    assert "lost at the hop 'trace'" in result.stdout
+    assert "failed at hop 'trace'" in result.stdout
     assert "vantage-jaeger.service" in result.stdout
 
 
 @pytest.mark.parametrize(
     ("of", "misspelt", "meant"),
-    [("verify", "verify_secnds", "verify_seconds"), ("report", "report_shrt", "report_short")],
+    [
+        ("verify", "verify_secnds", "verify_seconds"),
+        ("report", "report_shrt", "report_short"),
+        ("verify", "verify_tme", "verify_seconds"),
+    ],
 )
 def test_a_misspelt_option_of_what_only_looks_is_refused(playbook, of: str, misspelt: str, meant: str) -> None:
     result = playbook(f"playbooks/{of}.yml", "-e", f"{misspelt}=4")
     assert result.returncode != 0
-    assert f"No role knows the variable {misspelt}, so setting it does nothing: did you mean {meant}?" in result.stdout
+    assert misspelt in result.stdout
+    assert meant in result.stdout
 
 
 def test_log_line_is_found_by_trace_id_with_its_fields(vm: Machine) -> None:

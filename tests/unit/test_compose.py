@@ -191,10 +191,10 @@ def test_a_setting_reaches_the_service_and_its_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"prometheus_retention_tiem": "1d"}, "did you mean prometheus_retention_time"),
+        ({"prometheus_retention_tiem": "1d"}, "Did you mean prometheus_retention_time"),
         ({"prometheus_retention_time": "1d"}, "prometheus_slo_days is 14, but prometheus_retention_time is 1d"),
-        ({"grafana_port": "many"}, "The variable grafana_port is wrong"),
-        ({"vantage_apps": [{"name": "Shop", "image": "a:1", "port": 1}]}, "has 'Shop' for a name"),
+        ({"grafana_port": "many"}, "argument 'grafana_port'"),
+        ({"vantage_apps": [{"name": "Shop", "image": "a:1", "port": 1}]}, "app Shop: name: invalid value 'Shop'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path: Path, variables: dict[str, Any], said: str) -> None:

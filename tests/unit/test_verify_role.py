@@ -1,4 +1,4 @@
-"""What verify says when a hop broke, over every kind of connection."""
+"""The message of verify when a hop failed, over every kind of connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible.template import trust_as_template
 from rendering import ROLES, Host
 
 TASKS = yaml.safe_load((ROLES / "verify/tasks/main.yml").read_text(encoding="utf-8"))
-HOP = "verify: log: no line of storefront within 30 s"
+HOP = "verify failed at hop 'log': no line in Loki within 30 s. See journalctl."
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,6 @@ HOP = "verify: log: no line of storefront within 30 s"
     ],
     ids=["apart", "over a terminal", "over SSH", "not multiplexed", "a new host", "not run at all"],
 )
-def test_the_hop_that_broke_is_the_last_word(result: dict[str, Any]) -> None:
+def test_message_is_the_hop_that_failed(result: dict[str, Any]) -> None:
     (message,) = [task["ansible.builtin.fail"]["msg"] for task in TASKS if "ansible.builtin.fail" in task]
     assert Host("verify", __verify_result=result).value(trust_as_template(message)) == HOP

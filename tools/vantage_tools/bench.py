@@ -147,14 +147,23 @@ def visibility(checkout: Path) -> dict[str, list[float]]:
     """Return the seconds from a request to its log line, trace and metric, by the program of the role verify."""
     (program,) = (checkout / "roles/verify/files").glob("follow?request*")
     run("docker", "cp", str(program), f"{NAME}:/root/follow_request.py")
+    settings = {
+        "app": "storefront",
+        "services": "storefront,warehouse",
+        "prometheus": "http://127.0.0.1:9090",
+        "loki": "http://127.0.0.1:3100",
+        "jaeger": "http://127.0.0.1:16686",
+    }
+    url = "http://127.0.0.1:8000/products"
+    if program.suffix:
+        arguments = shlex.quote(json.dumps(settings | {"url": url, "services": settings["services"].split(",")}))
+    else:
+        # A checkout of before December 2026.
+        arguments = shlex.join(f"--{name}={value}" for name, value in (settings | {"app-url": url}).items())
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(SAMPLES):
         time.sleep(SCRAPE_OFFSET_SECONDS)
-        table = on_vm(
-            "python3 /root/follow_request.py --app-url http://127.0.0.1:8000/products --app storefront "
-            "--services storefront,warehouse --prometheus http://127.0.0.1:9090 --loki http://127.0.0.1:3100 "
-            "--jaeger http://127.0.0.1:16686"
-        )
+        table = on_vm(f"python3 /root/follow_request.py {arguments}")
         took = {line.split()[0]: float(line.split()[1]) for line in table.splitlines()[1:]}
         # The steps follow each other: each is visible at the sum of those before it at the latest.
         total = 0.0

@@ -1,98 +1,108 @@
-"""Checks that every port a service is to listen on is free, or held by that very service already."""
+"""Checks that every port that a service is to listen on is free, or held by that service already."""
 
 from __future__ import annotations
 
-import pathlib
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
-ROLES = pathlib.Path(__file__).resolve().parents[2]
-SITE = ROLES.parent / "playbooks/site.yml"
+ROLES = Path(__file__).resolve().parents[2]
+EVERY_ADDRESS = {"0.0.0.0", "::", "*"}
+
+
+class Port(NamedTuple):
+    """A port that a service is to listen on, and the setting that says so."""
+
+    service: str
+    setting: str
+    address: str
+    number: int
+    is_app: bool = False
 
 
 def roles_of(groups: list[str]) -> set[str]:
-    """The roles that the playbook runs on a host of these groups."""
-    return {
-        entry["role"]
-        for play in yaml.safe_load(SITE.read_text(encoding="utf-8"))
-        if set(play["hosts"].split(":")) & set(groups)
-        for entry in play["roles"]
-    }
+    """The roles that playbooks/site.yml runs on a host of these groups."""
+    plays = yaml.safe_load((ROLES.parent / "playbooks/site.yml").read_text(encoding="utf-8"))
+    return {entry["role"] for play in plays if set(play["hosts"].split(":")) & set(groups) for entry in play["roles"]}
 
 
 def overlaps(one: str, other: str) -> bool:
-    """Whether two listening addresses take the same port from each other."""
-    everywhere = {"0.0.0.0", "::", "*"}
-    return one == other or bool({one, other} & everywhere)
+    """Whether two listening addresses exclude each other on the same port."""
+    return one == other or bool({one, other} & EVERY_ADDRESS)
+
+
+def engine_ports(settings: dict[str, Any], groups: list[str]) -> list[Port]:
+    """The ports of the roles that run on a host of these groups, by their settings `<role>_…port`."""
+    ports = []
+    for role in sorted(roles_of(groups) - {"flask_app"}):
+        if role == "grafana" and not boolean(settings["grafana_enabled"]):
+            continue
+        address = settings["vantage_publish_address" if role == "grafana" else "vantage_engine_address"]
+        names = [name for name in settings if name.startswith(f"{role}_") and name.endswith("_port")]
+        ports += [Port(role.replace("_", "-"), name, address, int(settings[name])) for name in names]
+    return ports
+
+
+def app_ports(services: list[dict[str, Any]], address: str) -> list[Port]:
+    """The ports of the apps and their replicas; `address` where an app sets none."""
+    return [
+        Port(
+            service["name"],
+            f"port of app {service['app']}" + (f", replica {service['number']}" if service["replica_of"] else ""),
+            service["address"] or address,
+            int(service["port"]),
+            is_app=True,
+        )
+        for service in services
+    ]
+
+
+def port_problems(wanted: list[Port], state: dict[str, Any], host: str) -> list[str]:
+    """One line for each port that two services want, or that is in use by something else."""
+    problems: list[str] = []
+    for number, port in enumerate(wanted):
+        problems += [
+            f"{port.setting} and {other.setting} are both {port.number}. Set one of them to another port."
+            for other in wanted[:number]
+            if other.number == port.number and overlaps(other.address, port.address)
+        ]
+        # An app that is removed or moved releases its port before this one starts.
+        own = {f"vantage-{service}" for service in [port.service, *(state["apps"] if port.is_app else [])]}
+        problems += [
+            f"{port.setting}: {listener['address']}:{port.number} on {host} is already in use by {listener['holder']}. "
+            f"Stop it, or set another port for {port.service}."
+            for listener in state["listeners"]
+            if listener["port"] == port.number
+            and listener["container"] not in own
+            and overlaps(listener["address"], port.address)
+        ]
+    return problems
 
 
 class ActionModule(ActionBase):
-    """Arguments `look`: what the script `look` printed on the host; `services`: those that the apps are. Changes nothing."""
+    """Arguments: `state`, printed by gather_host_state.py on the host, and `services`, those of the apps."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
 
-    def wanted(self, variables: dict[str, Any]) -> list[tuple[str, str, str, int]]:
-        """(service, variable, address, port) for all that this host is to run."""
-        groups = variables.get("group_names", [])
-        engine, public = (
-            str(self.setting(variables, "vantage", f"vantage_{k}_address")) for k in ("engine", "publish")
-        )
-        ports, wanted = [], roles_of(groups)
-        for path in sorted(ROLES.glob("*/defaults/main.yml")):
-            role = path.parent.parent.name
-            if role not in wanted or role == "flask_app":  # whose ports are those of vantage_apps, below
-                continue
-            if role == "grafana" and not boolean(self.setting(variables, role, "grafana_enabled")):
-                continue
-            for name in yaml.safe_load(path.read_text(encoding="utf-8")):
-                if name.startswith(f"{role}_") and name.endswith("_port"):
-                    address = public if role == "grafana" else engine
-                    ports.append((role.replace("_", "-"), name, address, int(self.setting(variables, role, name))))
-        if "app" in groups:
-            for service in self._task.args["services"]:
-                name = f"port of the app {service['app']}"
-                if service["replica_of"]:
-                    name = f"port of replica {service['number']} of the app {service['app']} (counted on from the app's own port)"
-                ports.append((service["name"], name, service["address"] or public, int(service["port"])))
-        return ports
-
-    def setting(self, variables: dict[str, Any], role: str, name: str) -> Any:
-        if name in variables:
-            return self._templar.template(variables[name])
-        defaults = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text(encoding="utf-8"))
-        return defaults[name]
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        problems = self.clashes(self.wanted(variables), self._task.args["look"], variables["inventory_hostname"])
+        result, variables = super().run(tmp, task_vars), task_vars or {}
+        groups, settings = variables.get("group_names", []), self.settings(variables)
+        wanted = engine_ports(settings, groups)
+        if "app" in groups:
+            wanted += app_ports(self._task.args["services"], settings["vantage_publish_address"])
+        problems = port_problems(wanted, self._task.args["state"], variables["inventory_hostname"])
         if problems:
             return result | {"failed": True, "msg": "\n".join([*problems, "Nothing was changed."])}
         return result | {"changed": False}
 
-    @staticmethod
-    def clashes(wanted: list[tuple[str, str, str, int]], look: dict[str, Any], host: str) -> list[str]:
-        """One sentence for each port that two services want, or that something else listens on."""
-        problems: list[str] = []
-        seen: dict[int, tuple[str, str]] = {}
-        for service, name, address, port in wanted:
-            if port in seen and overlaps(seen[port][1], address):
-                problems.append(f"{name} and {seen[port][0]} are both {port}: give one of them another port.")
-            seen[port] = (name, address)
-            if str(port) in look["ports"].get(service, []):
-                continue  # The service itself has it.
-            if name.startswith("port of ") and any(str(port) in look["ports"][app] for app in look["apps"]):
-                continue  # An app that is removed or moved before this one starts.
-            for listener in look["listening"].get(str(port), []):
-                if listener.get("container") == f"vantage-{service}":
-                    continue  # The service itself, whose unit is gone.
-                if overlaps(listener["address"], address):
-                    problems.append(
-                        f"{name} is {port}, which {listener['who']} on {host} listens on already "
-                        f"({listener['address']}): {service} could not start. Stop it or set {name} to a free port."
-                    )
-        return problems
+    def settings(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """The ports, the addresses and whether Grafana runs, from the roles' defaults and the host's variables over them."""
+        settings: dict[str, Any] = {}
+        for path in ROLES.glob("*/defaults/main.yml"):
+            settings |= yaml.safe_load(path.read_text(encoding="utf-8"))
+        used = {name for name in settings if name.endswith(("_port", "_address", "grafana_enabled"))}
+        return {name: self._templar.template(variables.get(name, settings[name])) for name in sorted(used)}

@@ -1,0 +1,43 @@
+"""Which failures of the role docker check mode may pass over: those of a bare host, where nothing is installed yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.template import trust_as_template
+from rendering import ROLES, Host, load
+
+
+def fails(file: str, register: str, result: dict[str, Any], check: bool) -> bool:
+    """Whether the task with this register fails with this result."""
+    (task,) = (task for task in load(ROLES / f"docker/tasks/{file}.yml") if task.get("register") == register)
+    host = Host("docker", **{"ansible_check_mode": check, register: result})
+    return bool(host.value(trust_as_template("{{ " + task["failed_when"] + " }}")))
+
+
+BARE = [
+    ("debian", "__docker_apt", {"failed": True, "msg": "python3-apt must be installed to use check mode."}),
+    ("debian", "__docker_apt", {"failed": True, "msg": "No package matching 'docker-ce' is available"}),
+    ("redhat", "__docker_dnf", {"failed": True, "failures": ["No package docker-ce available."]}),
+    ("main", "__docker_enabled", {"failed": True, "msg": "Could not find the requested service vantage.target: host"}),
+    ("main", "__docker_ensured", {"rc": 2, "msg": "Error executing command: [Errno 2] No such file or directory"}),
+]
+REAL = [
+    ("debian", "__docker_apt", {"failed": True, "msg": "Failed to lock apt for exclusive operation"}),
+    ("redhat", "__docker_dnf", {"failed": True, "msg": "Failed to download metadata for repo 'docker'"}),
+    ("main", "__docker_enabled", {"failed": True, "msg": "Unable to start service docker"}),
+    ("main", "__docker_ensured", {"rc": 1, "msg": "non-zero return code"}),
+]
+
+
+@pytest.mark.parametrize(("file", "register", "result"), BARE)
+def test_check_mode_passes_over_what_a_bare_host_lacks(file: str, register: str, result: dict[str, Any]) -> None:
+    assert not fails(file, register, result, check=True)
+    assert fails(file, register, result, check=False)
+
+
+@pytest.mark.parametrize(("file", "register", "result"), REAL)
+@pytest.mark.parametrize("check", [True, False])
+def test_real_failure_is_not_hidden(file: str, register: str, result: dict[str, Any], check: bool) -> None:
+    assert fails(file, register, result, check)

@@ -1,0 +1,50 @@
+"""Playbooks find roles and plugins without ansible.cfg, which Ansible ignores in a folder that others may write to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rendering import ROOT
+
+PLAYBOOKS = [ROOT / "site.yml", *sorted((ROOT / "playbooks").glob("*.yml"))]
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+    path = tmp_path / "hosts.yml"
+    path.write_text(yaml.safe_dump({"app": {"hosts": {"here": here}}, "monitoring": {"hosts": {"here": None}}}))
+    return path
+
+
+def run_playbook(playbook: Path, inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a playbook from another folder and without a configuration file."""
+    config = inventory.with_name("empty.cfg")
+    config.touch()
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(playbook), *arguments],
+        cwd=inventory.parent,
+        env=os.environ | {"ANSIBLE_CONFIG": str(config), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_playbook_finds_its_roles_without_ansible_cfg(playbook: Path, inventory: Path) -> None:
+    done = run_playbook(playbook, inventory, "--syntax-check")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["site.yml", "playbooks/verify.yml"])
+def test_playbook_finds_the_plugins_of_its_roles_without_ansible_cfg(name: str, inventory: Path) -> None:
+    done = run_playbook(ROOT / name, inventory, "--check", "-e", "prometheus_retention_tme=1d")
+    assert done.returncode != 0
+    assert "prometheus_retention_time" in done.stdout + done.stderr
+    assert "failed=1" in done.stdout
