@@ -275,6 +275,15 @@ def test_logs_of_an_unknown_service_name_the_known_ones(
     assert "storefront warehouse" in refused.value.problem
 
 
+def test_further_arguments_of_report_reach_ansible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list_answers(tmp_path, [], monkeypatch)
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(cli, "play", lambda kind, *words: calls.append((kind, *words)))
+    words = ["--vm", "container", "-e", "report_short=1m", "-vv"]
+    CliRunner().invoke(app, ["report", *words], catch_exceptions=False)
+    assert calls == [("container", "playbooks/report.yml", "-e", "report_short=1m", "-vv")]
+
+
 # --- States of the VM ---------------------------------------------------------------------------------------------
 
 

@@ -158,7 +158,7 @@ def visibility(checkout: Path) -> dict[str, list[float]]:
     if program.suffix:
         arguments = shlex.quote(json.dumps(settings | {"url": url, "services": settings["services"].split(",")}))
     else:
-        # A checkout of before December 2026.
+        # In older checkouts the program takes options.
         arguments = shlex.join(f"--{name}={value}" for name, value in (settings | {"app-url": url}).items())
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(SAMPLES):
