@@ -76,7 +76,7 @@ images: $(VENV) ## Get every image: from a registry, or made of published packag
 
 .PHONY: compose
 compose: $(VENV) ## Write docker-compose.yml from the roles
-	@.venv/bin/python -m compose
+	@.venv/bin/ansible-playbook -i inventory/compose playbooks/compose.yml
 
 .PHONY: compose-up
 compose-up: $(VENV) ## Start docker-compose.yml on this machine, without a VM, and verify it

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
-from compose import settings
-from compose.settings import ROLES, ROOT, load_plugins
-
-__all__ = ["FACTS", "ROLES", "ROOT", "Host", "load", "load_plugins", "roles", "specs"]
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ROOT / "roles"
 
 FACTS = {
     "os_family": "Debian",
@@ -24,7 +24,15 @@ FACTS = {
 
 def load(path: Path) -> Any:
     """A YAML file as Ansible reads it: its strings may be templates."""
-    return settings.load(path) or {}
+    return DataLoader().load_from_file(str(path), trusted_as_template=True) or {}
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Lets Ansible find the filters of the roles."""
+    init_plugin_loader()
+    for folder in ROLES.glob("*/filter_plugins"):
+        filter_loader.add_directory(str(folder))
 
 
 class Host:
@@ -60,6 +68,32 @@ class Host:
         """The text that the template module would write; raises where a variable is undefined."""
         host = Host(str(path.parents[1].name), **(self.variables | given))
         return str(host.value(trust_as_template("{{ lookup('ansible.builtin.template', '" + str(path) + "') }}")))
+
+
+def service(role: str, **given: Any) -> dict[str, Any]:
+    """What the role passes to container_service."""
+    return dict(Host(role, **given).value(trust_as_template("{{ __" + role + "_service }}")))
+
+
+def unit(role: str, *, changes: dict[str, Any] | None = None, **given: Any) -> str:
+    """The text of the role's unit; `changes` are keys of its service."""
+    host = Host(role, **given)
+    variables = host.variables | {"container_service": service(role, **given) | (changes or {})}
+    return Host("container_service", **variables).render(ROLES / "container_service/templates/unit.service.j2")
+
+
+def compose_service(role: str, *, changes: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
+    """The role's service in docker-compose.yml."""
+    given = {"vantage_runtime": "compose", "ansible_parent_role_paths": [str(ROLES / role)]} | given
+    variables = Host(role, **given).variables | {"container_service": service(role, **given) | (changes or {})}
+    described = load(ROLES / "container_service/tasks/compose.yml")[1]["vars"]["__container_service_described"]
+    return dict(Host("container_service", **variables, __container_service_written={"digest": "0" * 64}).value(described))
+
+
+def files(role: str, **given: Any) -> dict[str, Any]:
+    """The directories and files that the role's service has on a host, as vantage_files takes them."""
+    variables = Host(role, **given).variables | {"container_service": service(role, **given)}
+    return dict(Host("container_service", **variables).value(trust_as_template("{{ __container_service_files }}")))
 
 
 def roles() -> list[str]:

@@ -137,7 +137,7 @@ def hooks() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("hook", hooks(), ids=lambda hook: str(hook["id"]))
 def test_every_hook_runs_here_and_takes_a_good_file(hook: dict[str, Any]) -> None:
     words = hook["entry"].split()
-    kind = {"python": "compose/text.py", "yaml": "requirements.yml"}
+    kind = {"python": "compose/ports.py", "yaml": "requirements.yml"}
     files = [] if hook.get("pass_filenames") is False else [kind[name] for name in hook["types"]]
     program = ROOT / words[0]
     if not program.exists():

@@ -183,7 +183,7 @@ def test_compose_has_a_service_for_each_replica() -> None:
     template = trust_as_template(
         "{{ __container_service | compose_service(__container_service_publish, __container_service_ready_url, '', places) }}"
     )
-    places = {"root": "/src", "output": "/src", "secrets": "/src/compose/secrets", "role": "/src/roles/flask_app"}
+    places = {"root": "/src", "config": "compose/config", "role": "/src/roles/flask_app"}
     hosts = containers(SHARED, "compose")
     first, second = (
         Host("container_service", **host.variables, places=places).value(template) for host in hosts.values()

@@ -1,4 +1,4 @@
-"""What must hold for every role: its specs, defaults, handlers and templates agree with each other."""
+"""What must hold for every role: its specs, defaults, service and templates agree with each other."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from rendering import ROLES, Host, load, roles, specs
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from rendering import ROLES, Host, files, load, roles, service, specs, unit
 
-SERVICES = [r for r in roles() if (ROLES / r / "handlers").is_dir() and r not in {"docker", "flask_app"}]
+VARS = {role: load(path) if (path := ROLES / role / "vars/main.yml").exists() else {} for role in roles()}
+SERVICES = [role for role in roles() if f"__{role}_service" in VARS[role]]
 
 
 def tasks(role: str) -> list[dict[str, Any]]:
@@ -29,22 +31,61 @@ def flatten(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return flat
 
 
-def service_variables(role: str) -> dict[str, Any]:
-    """What the role passes to container_service for its unit."""
-    for task in tasks(role):
-        call = task.get("ansible.builtin.include_role", {})
-        if call.get("name") == "container_service" and "tasks_from" not in call:
-            return dict(task["vars"])
-    raise AssertionError(f"{role} does not run container_service")
+def defaults(role: str) -> dict[str, Any]:
+    path = ROLES / role / "defaults" / "main.yml"
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
+def specified(role: str) -> dict[str, Any]:
+    options = specs(role)["main"]["options"]
+    return {name: option["default"] for name, option in options.items() if "default" in option}
+
+
+# Defined in roles/vantage, because several roles need them; the role of the engine documents them.
+SHARED = {name: value for name, value in defaults("vantage").items() if name not in specs("vantage")["main"]["options"]}
 
 
 @pytest.mark.parametrize("role", roles())
 def test_defaults_equal_the_argument_specs(role: str) -> None:
-    path = ROLES / role / "defaults" / "main.yml"
-    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))
-    options = specs(role)["main"]["options"]
-    specified = {name: option["default"] for name, option in options.items() if "default" in option}
-    assert defaults == specified
+    own = defaults(role)
+    documented = specified(role)
+    if role == "vantage":
+        own = {name: value for name, value in own.items() if name not in SHARED}
+    else:
+        assert not set(own) & set(SHARED)
+        documented = {name: value for name, value in documented.items() if name not in SHARED}
+    assert own == documented
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_default_is_documented_by_the_role_of_the_engine(name: str) -> None:
+    assert [specified(role)[name] for role in roles() if name in specs(role).get("main", {}).get("options", {})] == [SHARED[name]]
+
+
+def test_defaults_of_a_service_equal_its_spec() -> None:
+    options = specs("container_service")["main"]["options"]["container_service"]["options"]
+    wanted = {name: option.get("default") for name, option in options.items() if not option.get("required")}
+    assert load(ROLES / "container_service/vars/main.yml")["__container_service_defaults"] == wanted
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_a_service_keeps_to_its_spec(role: str) -> None:
+    """As Ansible checks it in each run."""
+    options = specs("container_service")["main"]["options"]
+    result = ArgumentSpecValidator(options).validate({"container_service": service(role)})
+    assert not result.error_messages
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_a_role_of_a_service_runs_it_in_one_task(role: str) -> None:
+    calls = [task for task in tasks(role) if task.get("ansible.builtin.include_role") == {"name": "container_service"}]
+    assert [call["vars"] for call in calls] == [{"container_service": f"{{{{ __{role}_service }}}}"}]
+
+
+@pytest.mark.parametrize("role", roles())
+def test_a_role_has_no_handlers(role: str) -> None:
+    assert not (ROLES / role / "handlers").exists()
+    assert not [task["name"] for task in tasks(role) if "notify" in task or "ansible.builtin.meta" in task]
 
 
 @pytest.mark.parametrize("role", roles())
@@ -61,23 +102,6 @@ def test_every_default_has_the_type_of_its_spec(role: str) -> None:
     for name, option in specs(role)["main"]["options"].items():
         if "default" in option and "{{" not in str(option["default"]):
             assert isinstance(option["default"], types[option["type"]]), name
-
-
-@pytest.mark.parametrize("role", roles())
-def test_every_notified_handler_exists(role: str) -> None:
-    path = ROLES / role / "handlers" / "main.yml"
-    handlers = {handler["name"] for handler in load(path)} if path.exists() else set()
-    notified: set[str] = set()
-    for task in tasks(role):
-        wanted = task.get("notify", [])
-        notified |= set([wanted] if isinstance(wanted, str) else wanted)
-        variables = task.get("vars", {})
-        call = task.get("ansible.builtin.include_role", {})
-        if call.get("name") == "container_service" and "tasks_from" not in call:
-            name = variables["container_service_name"]
-            notified.add(variables.get("container_service_apply", f"Apply {name}"))
-    notified.discard("{{ container_service_apply }}")  # the caller's, found above
-    assert notified <= handlers
 
 
 @pytest.mark.parametrize("role", roles())
@@ -101,11 +125,7 @@ def test_template_renders_with_defaults_alone_and_says_who_manages_it(template: 
     role = template.parents[1].name
     given: dict[str, Any] = {}
     if role == "container_service":
-        given = {
-            "container_service_name": "probe",
-            "container_service_image": "probe:1",
-            "container_service_user": "1:1",
-        }
+        given = {"container_service": {"name": "probe", "image": "probe:1", "user": "1:1"}}
     if role == "flask_app":
         given = {"__flask_app_recipe": {"base": "/srv/app", "instrument": "auto", "object": "app:app"}}
     text = Host(role).render(template, **given)
@@ -127,12 +147,6 @@ def test_overrides_are_merged_into_the_config(role: str) -> None:
     (template,) = (ROLES / role / "templates").glob(f"{role}.yml.j2")
     text = Host(role, **{f"{role}_config_overrides": {"planted": {"key": 1}}}).render(template)
     assert yaml.safe_load(text)["planted"] == {"key": 1}
-
-
-def unit(role: str, **given: Any) -> str:
-    host = Host(role)
-    host.variables |= load(ROLES / "container_service/defaults/main.yml") | service_variables(role) | given
-    return Host("container_service", **host.variables).render(ROLES / "container_service/templates/unit.service.j2")
 
 
 @pytest.mark.parametrize("role", SERVICES)
@@ -170,7 +184,7 @@ def test_unit_command_is_one_unbroken_line(role: str) -> None:
 
 
 def test_unit_keeps_percent_and_dollar_of_a_value() -> None:
-    text = unit("prometheus", container_service_command=["--a=50%", "--b=$HOME x"])
+    text = unit("prometheus", changes={"command": ["--a=50%", "--b=$HOME x"]})
     assert "--a=50%%" in text
     assert '"--b=$$HOME x"' in text
 
@@ -238,21 +252,74 @@ def test_a_number_given_as_text_renders_the_same_unit(role: str) -> None:
     assert unit(role, **texts(role)) == unit(role)
 
 
-def calls() -> list[Any]:
-    """Every call of container_service, with the entry point and the variables it is given."""
-    found = []
-    for role in roles():
-        for task in tasks(role):
-            call = task.get("ansible.builtin.include_role", {})
-            if call.get("name") == "container_service":
-                entry = Path(call.get("tasks_from", "main")).stem
-                found.append(pytest.param(entry, set(task["vars"]), call, id=task["name"]))
-    return found
+def test_a_port_of_the_monitoring_host_is_used_by_the_others() -> None:
+    given = {
+        "inventory_hostname": "web",
+        "groups": {"all": ["web", "mon"], "app": ["web"], "monitoring": ["mon"]},
+        "hostvars": {"web": {}, "mon": {"ansible_host": "10.0.0.9", "loki_port": 3109}},
+    }
+    url = load(ROLES / "promtail/defaults/main.yml")["promtail_loki_url"]
+    assert Host("promtail", **given).value(url) == "http://10.0.0.9:3109"
 
 
-@pytest.mark.parametrize(("entry", "given", "call"), calls())
-def test_a_call_of_container_service_keeps_to_its_spec(entry: str, given: set[str], call: dict[str, Any]) -> None:
-    options = specs("container_service")[entry]["options"]
-    assert call["rolespec_validate"] is False, "this test stands in for the check of each run"
-    assert given <= set(options)
-    assert {name for name, option in options.items() if option.get("required")} <= given
+@pytest.mark.parametrize("role", ["alertmanager", "jaeger", "loki", "prometheus", "promtail"])
+def test_config_is_checked_by_the_image_that_will_run_it(role: str) -> None:
+    commands = [file["validate"] for file in files(role)["files"] if "validate" in file]
+    assert commands
+    for command in commands:
+        before, _, after = command.partition(f" {service(role)['image']} ")
+        assert before.startswith("/usr/bin/docker run --rm --pull=never --network=none --read-only --cap-drop=ALL")
+        assert "--volume=%s:/tmp/candidate.yml:ro" in before
+        assert "/tmp/candidate.yml" in after
+        assert command.count("%s") == 1
+
+
+def test_a_checker_beside_the_entrypoint_replaces_it() -> None:
+    (command,) = (file["validate"] for file in files("alertmanager")["files"] if "validate" in file)
+    assert " --entrypoint=/bin/amtool " in command
+    assert command.endswith(" check-config /tmp/candidate.yml")
+
+
+def test_a_checker_is_skipped_in_check_mode_if_the_image_is_missing() -> None:
+    for present, count in (({"rc": 1}, 0), ({}, 0), ({"rc": 0}, 1)):
+        found = files("loki", ansible_check_mode=True, __container_service_present=present)
+        assert sum("validate" in file for file in found["files"]) == count
+
+
+def test_config_is_readable_by_the_container_alone() -> None:
+    for role in SERVICES:
+        group = service(role)["user"].partition(":")[2]
+        for file in files(role)["files"]:
+            if file["path"].startswith("/etc/vantage/"):
+                assert file["group"] == group
+                assert int(file["mode"], 8) & 0o007 == 0
+
+
+def test_secrets_are_readable_by_the_container_alone() -> None:
+    given = {"prometheus_secrets": {"key": "x"}}
+    (secret,) = (file for file in files("prometheus", **given)["files"] if file.get("secret"))
+    assert secret == {
+        "path": "/etc/vantage/secrets/prometheus/key", "content": "x", "secret": True, "mode": "0440", "group": "10009",
+    }  # fmt: skip
+    password, key = (file for file in files("grafana")["files"] if file.get("secret"))
+    # The group is root's, so the user alone reads it; without content it is generated on the host.
+    assert (password["owner"], password["mode"], password["content"]) == ("472", "0400", None)
+    assert key["content"] is None
+    (given_password, _) = (f for f in files("grafana", grafana_admin_password="given")["files"] if f.get("secret"))
+    assert given_password["content"] == "given"
+
+
+def test_a_secret_whose_name_no_file_can_have_is_refused() -> None:
+    with pytest.raises(Exception, match=r"invalid secret name '\.\./x'"):
+        files("prometheus", prometheus_secrets={"../x": "y"})
+
+
+def test_readiness_is_asked_where_the_port_is_published() -> None:
+    assert "ReadyUrl=http://127.0.0.1:16000/status\n" in unit("jaeger", vantage_engine_address="0.0.0.0", jaeger_health_port=16000)
+    assert "ReadyUrl=http://10.0.0.1:3300/api/health\n" in unit("grafana", vantage_publish_address="10.0.0.1", grafana_port=3300)
+    text = unit("prometheus", prometheus_port=9999)
+    assert "MetricsUrl=http://127.0.0.1:9999/metrics\n" in text
+    assert "Reload=true\n" in text
+    assert "MetricsUrl=\n" in unit("loki")
+    with pytest.raises(Exception, match="ready.port 1 is not published"):
+        unit("loki", changes={"ready": {"port": 1, "path": "/"}})

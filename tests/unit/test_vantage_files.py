@@ -21,8 +21,11 @@ class Runner:
         self.etc = folder / "etc"
         self.etc.mkdir()
 
-    def file(self, name: str, content: str, **more: Any) -> dict[str, Any]:
+    def file(self, name: str, content: str | None, **more: Any) -> dict[str, Any]:
         return {"path": f"{self.etc}/{name}", "content": content, "owner": os.getuid(), "group": os.getgid()} | more
+
+    def directory(self, name: str, **more: Any) -> dict[str, Any]:
+        return {"path": f"{self.etc}/{name}".rstrip("/"), "owner": os.getuid(), "group": os.getgid()} | more
 
     def __call__(self, *options: str, **arguments: Any) -> dict[str, Any]:
         play = [
@@ -97,21 +100,50 @@ def test_the_checkers_words_are_in_the_message(place: Runner) -> None:
     assert "no-such-place" in result["msg"]
 
 
-def test_only_removes_what_is_left_of_former_versions(place: Runner) -> None:
+def test_prune_removes_files_of_earlier_versions(place: Runner) -> None:
     (place.etc / "old.json").write_text("{}")
     (place.etc / "folder").mkdir()
-    result = place(files=[place.file("new.json", "{}")], only=[str(place.etc)])
-    assert f"{place.etc}/old.json" in result["paths"]
-    assert sorted(path.name for path in place.etc.iterdir()) == ["folder", "new.json"]
+    (place.etc / "folder/old.json").write_text("{}")
+    result = place(files=[place.file("new.json", "{}")], directories=[place.directory("", prune=True)])
+    assert {f"{place.etc}/old.json", f"{place.etc}/folder/old.json"} <= set(result["paths"])
+    assert sorted(path.name for path in place.etc.rglob("*")) == ["folder", "new.json"]
 
 
 def test_a_removed_secret_is_not_shown(place: Runner) -> None:
-    folder = place.etc / "secrets"
-    folder.mkdir()
-    (folder / "old").write_text("s3cret")
-    result = place("--check", "--diff", only=[str(folder)])
+    (place.etc / "tokens").mkdir()
+    (place.etc / "tokens/old").write_text("s3cret")
+    result = place("--check", "--diff", directories=[place.directory("tokens", prune=True, secret=True)])
     assert result["changed"]
     assert "s3cret" not in json.dumps(result)
+
+
+def test_a_secret_without_content_is_generated_once(place: Runner) -> None:
+    file = place.file("key", None, secret=True, mode="0400")
+    assert place(files=[file])["changed"]
+    text = (place.etc / "key").read_text()
+    assert len(text) >= 30
+    assert not place(files=[file])["changed"]
+    assert place(files=[place.file("key", "given", secret=True, mode="0400")])["changed"]
+    assert (place.etc / "key").read_text() == "given"
+
+
+def test_the_last_file_is_checked_when_the_others_are_written(place: Runner) -> None:
+    last = place.file("unit", "x", validate=f"sh -c 'test -e {place.etc}/config && test -s %s'", last=True)
+    assert not place(files=[last, place.file("config", "y")]).get("failed")
+    assert (place.etc / "unit").read_text() == "x"
+
+
+def test_check_mode_runs_the_checkers(place: Runner) -> None:
+    result = place("--check", files=[place.file("config.yml", "nonsense\n", validate="grep -q sense-made %s")])
+    assert result["failed"]
+    assert not (place.etc / "config.yml").exists()
+
+
+def test_the_digest_follows_the_content(place: Runner) -> None:
+    one, other = (place("--check", files=[place.file("a", text)])["digest"] for text in ("x", "y"))
+    assert one != other
+    secret = [place.file("s", text, secret=True) for text in ("x", "y")]
+    assert place("--check", files=secret[:1])["digest"] == place("--check", files=secret[1:])["digest"]
 
 
 def test_changed_rights_alone_are_mended(place: Runner) -> None:
@@ -124,5 +156,8 @@ def test_changed_rights_alone_are_mended(place: Runner) -> None:
 
 def test_unknown_keys_are_refused_by_name(place: Runner) -> None:
     result = place(files=[place.file("app.yml", "x", modus="0600")])
+    assert result["failed"]
+    assert "modus" in result["msg"]
+    result = place(directories=[place.directory("folder", modus="0700")])
     assert result["failed"]
     assert "modus" in result["msg"]

@@ -15,7 +15,7 @@ HEAD = """\
 # Rendered by `make compose` from the roles and inventory/compose: change those, not this file.
 # `make compose-up` starts it, makes the password and verifies it; docs/compose.md says more.
 """
-CONFIG = "compose/config"
+SECRETS = "compose/secrets"
 # Gives the volumes to their users, as a unit does before it starts.
 PREPARE = "prepare"
 # 60 MB a service, and its end survives a restart of Promtail.
@@ -60,12 +60,10 @@ def escape(value: Any) -> Any:
     return value
 
 
-def relative(path: str, root: str, output: str) -> str:
-    """The path as docker-compose.yml in `output` names it: relative if it lies below `root`, the repository."""
-    path, root, output = (os.path.normpath(name) for name in (path, root, output))
-    if not Path(path).is_relative_to(root):
-        return path
-    return "./" + os.path.relpath(path, output)
+def relative(path: str, root: str) -> str:
+    """The path as docker-compose.yml names it: from `root`, its project directory, if it lies below."""
+    path, root = os.path.normpath(path), os.path.normpath(root)
+    return "./" + os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
 
 
 def bind(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
@@ -85,19 +83,18 @@ def volume(name: str, target: str) -> dict[str, Any]:
 
 def mounts(service: Mapping[str, Any], places: Mapping[str, str]) -> list[dict[str, Any]]:
     """The mounts of a service: config, data, secrets, and further ones."""
-    root, output = places["root"], places["output"]
     home = service["replica_of"] or service["name"]
     result = []
     if config := service["config"]:
-        result.append(bind(f"./{CONFIG}/{home}", config["mount"]))
+        result.append(bind(f"./{places['config']}/{home}", config["mount"]))
         for file in config.get("files", []):
             if "sources" in file:
                 source = f"{places['role']}/files/{Path(file['sources']).parent}"
-                result.append(bind(relative(source, root, output), f"{config['mount']}/{file['name']}"))
+                result.append(bind(relative(source, places["root"]), f"{config['mount']}/{file['name']}"))
     if service["data"]:
         result.append(volume(home, service["data"]))
     if service["secrets"] is not None:
-        result.append(bind(relative(f"{places['secrets']}/{home}", root, output), "/run/secrets"))
+        result.append(bind(f"./{SECRETS}/{home}", "/run/secrets"))
     for text in service["volumes"]:
         source, target, *options = str(text).split(":")
         # rslave, which follows later mounts, is refused where / is private, as in Docker Desktop.
@@ -113,7 +110,7 @@ def build_context(service: Mapping[str, Any], places: Mapping[str, str]) -> dict
             f"app {service['name']}: no Dockerfile in its source {source}, which Docker Compose needs to build it. "
             "Write one, or build the image yourself and set `image` alone. Nothing was written."
         )
-    return {"context": relative(source, places["root"], places["output"])} if source else {}
+    return {"context": relative(source, places["root"])} if source else {}
 
 
 def compose_service(
@@ -122,7 +119,7 @@ def compose_service(
     """One service of docker-compose.yml; what is empty is left out.
 
     `ports` are published, `digest` is that of the config files, so that a change of them recreates the container, and `places`
-    has the paths `root` (the repository), `output` (of docker-compose.yml), `secrets` and `role` (the calling role).
+    has `root` (the repository) and `role` (the calling role), and `config`, the path of the config below `root`.
     """
     name, replica_of = service["name"], service["replica_of"]
     aliases = [*filter(None, [replica_of]), *service["aliases"]]
