@@ -67,11 +67,11 @@ def test_check_mode_tells_and_a_misspelt_option_is_refused_and_neither_removes_a
     )
     before = machine.sh(TRACES + ";" + INSIDE)
     assert len(images(machine)) == 2
-    # Who means to remove the data must not be told that all is done.
+    # A misspelt option must not end as if the data were removed.
     status, output = run(UNINSTALL, "-e", "uninstall_dta=true")
     assert status != 0
-    said = "There is no uninstall_dta: the options are uninstall_data and uninstall_engine. Nothing was changed."
-    assert said in output
+    for word in ("uninstall_dta", "uninstall_data", "uninstall_engine", "Nothing was changed"):
+        assert word in output
     assert machine.sh(TRACES + ";" + INSIDE) == before
     status, output = run(UNINSTALL, "--check", "-e", "uninstall_data=true")
     assert status == 0, output
