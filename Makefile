@@ -25,11 +25,11 @@ collection: $(VENV) ## Build the roles and playbooks as a collection, in build/
 completion: ## Print what lets bash complete make's targets
 	@cat scripts/completion.bash
 
-$(VENV): requirements/dev.txt app/requirements.txt
+$(VENV): requirements/dev.txt app/requirements.txt app/tests/requirements.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || scripts/host-tools python
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "Installing the tools that requirements/dev.txt and app/requirements.txt pin: some minutes, about 1 GB. A dot is a package."
-	@.venv/bin/pip install --disable-pip-version-check --no-input --require-hashes -r requirements/dev.txt -r app/requirements.txt \
+	@.venv/bin/pip install --disable-pip-version-check --no-input --require-hashes -r requirements/dev.txt -r app/requirements.txt -r app/tests/requirements.txt \
 	  | while read -r line; do case "$$line" in Collecting*) printf . ;; Installing*) printf ' all there, installing …' ;; esac; done; echo
 	@touch $@
 
@@ -47,7 +47,7 @@ status: $(VENV) ## One line per service
 
 .PHONY: traffic
 traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds 300 --errors 0.2"
-	@.venv/bin/python app/src/shop/traffic.py --url http://127.0.0.1:8000 --warehouse http://127.0.0.1:8001 $(ARGS)
+	@.venv/bin/python app/examples/shop/shop/traffic.py --url http://127.0.0.1:8000 --warehouse http://127.0.0.1:8001 $(ARGS)
 
 .PHONY: report
 report: $(VENV) ## What happened in the last minutes and hours, as a page in report/: make report ARGS="-e report_short=1m"

@@ -1,4 +1,4 @@
-"""An app with a slow route, served by the subprocesses of test_serve.py."""
+"""An app with slow and large responses, served by the subprocesses of test_serve.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def create_app() -> Flask:
 
     @app.get("/slow")
     def slow() -> str:
-        # The test waits for this file, so that it stops the server in the middle of a request.
+        # The test waits for this file, to stop the server in the middle of a request.
         Path(request.args["mark"]).touch()
         time.sleep(float(request.args["seconds"]))
         return "done"

@@ -14,7 +14,8 @@ from .manifest import Base, Image, Manifest
 FORMAT = 1
 
 # What of app/ goes into its image. Tests and benchmarks do not, so changing them builds nothing.
-_APP_CONTENT = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "requirements*.txt", "src/**/*")
+_APP_CONTENT = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "requirements*.txt", "src/**/*",
+                "examples/shop/**/*")
 
 
 def hash_of(value: Any) -> str:
