@@ -15,7 +15,7 @@ FORMAT = 1
 
 # What of app/ goes into its image. Tests and benchmarks do not, so changing them builds nothing.
 _APP_CONTENT = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "requirements*.txt", "src/**/*",
-                "examples/shop/**/*")
+                "examples/shop/pyproject.toml", "examples/shop/README.md", "examples/shop/shop/**/*")
 
 
 def hash_of(value: Any) -> str:
