@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -20,6 +21,10 @@ def create_app() -> Flask:
         Path(request.args["mark"]).touch()
         time.sleep(float(request.args["seconds"]))
         return "done"
+
+    @app.get("/gc")
+    def collector_threshold() -> list[int]:
+        return list(gc.get_threshold())
 
     @app.get("/stream")
     def stream() -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import http.client
 import json
 import os
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from collector import Collector
 from conftest import SOURCES
-from flask_vantage import SettingsError
-from flask_vantage.serve import TargetError, load_app
+from flask_vantage import Settings, SettingsError
+from flask_vantage.serve import Server, TargetError, load_app
 
 TESTS = Path(__file__).parent
 
@@ -313,6 +315,12 @@ def test_response_has_no_server_header(serve: Serve) -> None:
     assert "Server" not in served.request("GET", "/stream")[1]
 
 
+@pytest.mark.parametrize(("value", "threshold"), [("on", 20_000), ("off", gc.get_threshold()[0])])
+def test_garbage_collector_is_tuned_unless_switched_off(serve: Serve, value: str, threshold: int) -> None:
+    served = serve(OTEL_TRACES_EXPORTER="none", VANTAGE_TUNE_GC=value)
+    assert json.loads(served.request("GET", "/gc")[2])[0] == threshold
+
+
 def test_app_without_telemetry_stops_cleanly(serve: Serve) -> None:
     served = serve(VANTAGE_TELEMETRY="off")
     assert served.request("GET", "/metrics")[0] == 404
@@ -369,6 +377,13 @@ def test_taken_port_is_exit_status_2(serve: Serve) -> None:
     assert result.returncode == 2
     assert "Address already in use" in result.stderr
     assert "PORT" in result.stderr
+
+
+def test_host_with_two_addresses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    with pytest.raises(OSError, match="'twohosts'"):
+        Server(Flask("ordinary"), Settings(host="twohosts", port=0))
 
 
 def test_failing_import_inside_the_app_is_not_a_target_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

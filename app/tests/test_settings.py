@@ -85,7 +85,7 @@ def test_invalid_value_names_variable_value_and_fix(variable: str, value: str) -
         Settings.from_environment({variable: value})
     assert caught.value.variable == variable
     assert str(caught.value).startswith(f"{variable}: ")
-    assert value[:12] in caught.value.reason.replace("1e+30", value)
+    assert value[:12] in caught.value.reason
     assert caught.value.fix.startswith("Use ")
 
 

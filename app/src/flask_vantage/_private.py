@@ -19,7 +19,7 @@ from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
 from waitress.server import MultiSocketServer  # type: ignore[import-untyped]
 from waitress.task import ErrorTask, WSGITask  # type: ignore[import-untyped]
 
-# A connection limit of its own: a client may send what nobody reads for this long, in seconds.
+# How long a refused client may go on sending before its connection is closed.
 DISCARD_SECONDS = 5.0
 
 # From the status code, its title and waitress' reason to the response's headers and body.
@@ -63,7 +63,7 @@ class HttpServer:
         self._server = create_server(app, **adjustments)
         if isinstance(self._server, MultiSocketServer):
             self._server.close()
-            raise OSError(f"the host name {adjustments['host']} has several addresses; name one of them")
+            raise OSError(f"host with several addresses: {adjustments['host']!r} (one address)")
         self._server.channel_class = _Channel
         self._server.vantage_draining = False
         self._server.vantage_refusal_response = refusal_response

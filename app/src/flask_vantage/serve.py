@@ -89,18 +89,13 @@ class Server:
             clear_untrusted_proxy_headers=True,
         )
 
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that the server listens on."""
-        return self._server.address
-
     def run(self) -> None:
         """Serve, then stop: report not ready, finish the requests in flight, export the last spans."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self._settings.tune_gc:
             _tune_gc()
-        logger.info("Listening on http://{}:{}", *self.address)
+        logger.info("Listening on http://{}:{}", *self._server.address)
         self._server.loop(lambda: self._signals > 0, 1.0)
         started = time.monotonic()
         deadline = started + self._settings.stop_timeout - FLUSH_SECONDS

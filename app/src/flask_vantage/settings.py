@@ -148,29 +148,24 @@ class _Reader:
         raise SettingsError(variable, f"not a switch: {value!r} (on, off)", "Use on or off")
 
     def integer(self, variable: str, default: int, low: int, high: int) -> int:
-        value = self.text(variable)
-        if value is None:
-            return default
-        if not re.fullmatch(r"-?[0-9]{1,18}", value):
-            raise SettingsError(variable, f"not a whole number: {value!r} ({low} to {high})", f"Use e.g. {default}")
-        return int(self._bounded(variable, int(value), default, low, high))
+        return int(self.number(variable, default, low, high, r"-?[0-9]{1,18}", "a whole number"))
 
-    def number(self, variable: str, default: float, low: float, high: float) -> float:
+    def number(
+        self, variable: str, default: float, low: float, high: float, form: str = ".*", kind: str = "a number"
+    ) -> float:
         value = self.text(variable)
         if value is None:
             return default
+        allowed, fix = f"({low:.12g} to {high:.12g})", f"Use e.g. {default:.12g}"
         try:
-            number = float(value)
+            number = float(value) if re.fullmatch(form, value) else None
         except ValueError:
-            raise SettingsError(
-                variable, f"not a number: {value!r} ({low:g} to {high:g})", f"Use e.g. {default:g}"
-            ) from None
-        return self._bounded(variable, number, default, low, high)
-
-    def _bounded(self, variable: str, number: float, default: float, low: float, high: float) -> float:
+            number = None
+        if number is None:
+            raise SettingsError(variable, f"not {kind}: {value!r} {allowed}", fix)
         # Written so that NaN, which compares false with everything, fails as well.
         if not low <= number <= high:
-            raise SettingsError(variable, f"out of range: {number:g} ({low:g} to {high:g})", f"Use e.g. {default:g}")
+            raise SettingsError(variable, f"out of range: {value} {allowed}", fix)
         return number
 
     def endpoint(self, protocol: str) -> str:
