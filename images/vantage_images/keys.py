@@ -14,8 +14,10 @@ from .manifest import Base, Image, Manifest
 FORMAT = 1
 
 # What of app/ goes into its image. Tests and benchmarks do not, so changing them builds nothing.
-_APP_CONTENT = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "requirements*.txt", "src/**/*",
-                "examples/shop/pyproject.toml", "examples/shop/README.md", "examples/shop/shop/**/*")
+_APP_CONTENT = (
+    *("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "requirements*.txt", "src/**/*"),
+    *("examples/shop/pyproject.toml", "examples/shop/README.md", "examples/shop/shop/**/*"),
+)
 
 
 def hash_of(value: Any) -> str:

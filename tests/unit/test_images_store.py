@@ -74,7 +74,9 @@ def test_a_changed_pin_changes_the_key_of_its_engine_only(root: Path, changed: s
     assert key(root, "app") == app
 
 
-@pytest.mark.parametrize("changed", ["src/shop/a.py", "examples/shop/pyproject.toml", "Dockerfile", "pyproject.toml", "requirements.txt"])
+@pytest.mark.parametrize(
+    "changed", ["src/shop/a.py", "examples/shop/pyproject.toml", "Dockerfile", "pyproject.toml", "requirements.txt"]
+)
 def test_changed_app_content_changes_the_key_of_the_app(root: Path, changed: str) -> None:
     before = key(root, "app")
     (root / "app" / changed).write_text('[project]\nversion = "1.1"\n')
