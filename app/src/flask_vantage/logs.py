@@ -165,17 +165,17 @@ def _shorten(text: str, length: int) -> str:
 class InterceptHandler(logging.Handler):
     """Passes records of the logging module to loguru.
 
-    A message of an OpenTelemetry logger passes once a minute: the exporter warns at each retry, which with a dead
+    A log call of an OpenTelemetry logger passes once a minute: the exporter warns at each retry, which with a dead
     collector is each second. `CountingExporter` reports a dead collector.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._next: dict[tuple[str, str], float] = {}
+        self._next: dict[tuple[str, int], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith("opentelemetry."):
-            key, now = (record.name, str(record.msg)), time.monotonic()
+            key, now = (record.pathname, record.lineno), time.monotonic()
             if now < self._next.get(key, 0.0):
                 return
             self._next[key] = now + _SECONDS_BETWEEN_REPEATS
