@@ -9,7 +9,7 @@ PYTHON ?= python3
 export ANSIBLE_FORCE_COLOR ?= $(if $(TERM),0)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 REQUIREMENTS := tools/requirements
-LOCKED := $(REQUIREMENTS)/dev.txt app/requirements.txt
+LOCKED := $(REQUIREMENTS)/dev.txt app/requirements.txt app/tests/requirements.txt
 VENV := .venv/.ready
 
 help: ## List the targets
@@ -29,7 +29,7 @@ $(VM_TARGETS): $(VENV)
 	@vantage $@ --vm "$(VM)" $(S) $(ARGS)
 
 traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds 300 --errors 0.2"
-	@python app/src/shop/traffic.py --url http://127.0.0.1:8000 --warehouse http://127.0.0.1:8001 $(ARGS)
+	@python app/examples/shop/shop/traffic.py --url http://127.0.0.1:8000 --warehouse http://127.0.0.1:8001 $(ARGS)
 
 # --- Docker Compose, without a VM ---
 COMPOSE_TARGETS := compose-up compose-verify compose-password compose-down

@@ -1,10 +1,10 @@
-"""What full telemetry costs: the cheapest route of the storefront, bare and instrumented.
+"""Measure what full telemetry costs: the storefront's cheapest route, bare and instrumented.
 
-Both servers run at the same time and are measured in turns, round by round, so that whatever else
-the machine does hits both. Spans go to a receiver of this script's own. Prints the median and
-the spread of the requests per second, the server's CPU time per request, and the two ratios.
+Both servers run at the same time and are measured in turns, round by round, so that other load on the machine affects
+both. Spans go to a receiver in this script. Prints median and range of the requests per second, the server's CPU time
+per request in µs, and the two ratios. The servers run this checkout's code, with the Python that runs this script.
 
-    python app/bench/throughput.py [--rounds 7] [--seconds 3] [--connections 8] [--json FILE]
+    python bench/throughput.py [--rounds 7] [--seconds 3] [--connections 8] [--json FILE]
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any
 
 REQUEST = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\n\r\n"
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+_APP = Path(__file__).resolve().parent.parent
+_SOURCES = f"{_APP / 'src'}{os.pathsep}{_APP / 'examples' / 'shop'}"
 
 
 @dataclass
 class Variant:
-    """One way to run the app, and what was measured of it."""
+    """One way to run the app, and its measurements."""
 
     name: str
     environment: dict[str, str]
@@ -66,7 +69,7 @@ def _receive(port: int, ready: Event) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -75,7 +78,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def receiver(port: int) -> Iterator[None]:
-    """Run an OTLP receiver that takes and forgets everything, in a process of its own."""
+    """Run an OTLP receiver that drops everything, in a process of its own."""
     ready = multiprocessing.Event()
     process = multiprocessing.Process(target=_receive, args=(port, ready), daemon=True)
     process.start()
@@ -97,19 +100,19 @@ def server(variant: Variant) -> Iterator[None]:
         "VANTAGE_HOST": "127.0.0.1",
         "PORT": str(variant.port),
         "OTEL_SERVICE_NAME": "bench",
-        # Fair to both: the bare app is a release build too, with no .pyc left to write.
+        "PYTHONPATH": _SOURCES,
         "PYTHONDONTWRITEBYTECODE": "1",
         **variant.environment,
     }
-    # What waitress says of its queue is of interest only where the server does not start.
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+    # Shown only if the server does not start.
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
         variant.pid = process.pid
         try:
             if not _is_alive(variant.port, process):
-                said.seek(0)
+                errors.seek(0)
                 ended = process.poll()
-                raise SystemExit(f"{said.read()}\nthe server did not start (exit status {ended})")
+                raise SystemExit(f"{errors.read()}\nserver did not start: exit status {ended}")
             yield
         finally:
             process.terminate()
@@ -117,7 +120,7 @@ def server(variant: Variant) -> Iterator[None]:
 
 
 def _is_alive(port: int, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server answers; False where it ended or was silent for half a minute."""
+    """Wait until the server answers; False if it exited or did not answer within 30 s."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError):
@@ -131,7 +134,7 @@ def _is_alive(port: int, process: subprocess.Popen[bytes]) -> bool:
 
 
 def drive(port: int, connections: int, seconds: float) -> tuple[int, float]:
-    """Ask over keep-alive connections, one request at a time each; return answers and seconds."""
+    """Send requests over keep-alive connections, one at a time each; return responses and seconds."""
     selector = selectors.DefaultSelector()
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     answers = 0
@@ -150,7 +153,7 @@ def drive(port: int, connections: int, seconds: float) -> tuple[int, float]:
                 # Headers and body come in one piece or in two; either way the body ends it.
                 if not data.endswith(b"pong\n"):
                     if not data.startswith(b"HTTP/1.1 200"):
-                        raise SystemExit(f"an unexpected answer: {data[:200]!r}")
+                        raise SystemExit(f"unexpected response: {data[:200]!r}")
                     continue
                 answers += 1
                 ready.sendall(REQUEST)
@@ -162,24 +165,24 @@ def drive(port: int, connections: int, seconds: float) -> tuple[int, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of the process so far, all threads together (Linux)."""
+    """Return the CPU time of the process in seconds, all threads together (Linux)."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
 
 
 def measure(variant: Variant, connections: int, seconds: float) -> None:
-    """Add one round's figures to `variant`."""
+    """Add one round's measurements to `variant`."""
     before = cpu_seconds(variant.pid)
     answers, elapsed = drive(variant.port, connections, seconds)
-    # The last spans and lines are still on their way; they belong to this round's bill.
+    # Wait for the last spans and lines, which belong to this round.
     time.sleep(1.2)
     variant.rates.append(answers / elapsed)
     variant.cpu_microseconds.append((cpu_seconds(variant.pid) - before) / answers * 1e6)
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Return median, least and most."""
+    """Return median, minimum and maximum."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
@@ -212,7 +215,7 @@ def main() -> int:
 def report(variants: list[Variant], path: str | None) -> None:
     """Print the table, and write it as JSON to `path` when one is given."""
     bare, full = variants
-    # Round by round, since the two runs of a round met the same machine.
+    # Round by round, since the two runs of a round had the same load beside them.
     ratios = [f / b for f, b in zip(full.rates, bare.rates, strict=True)]
     cpu_ratios = [b / f for f, b in zip(full.cpu_microseconds, bare.cpu_microseconds, strict=True)]
     print(f"{'GET /ping':<16}{'requests/s':>12}{'spread':>16}{'CPU µs/request':>18}{'spread':>14}")
@@ -227,7 +230,7 @@ def report(variants: list[Variant], path: str | None) -> None:
     print(
         f"full/bare throughput {rate['median']:.2f} ({rate['min']:.2f}-{rate['max']:.2f}), "
         f"by CPU time {cpu['median']:.2f} ({cpu['min']:.2f}-{cpu['max']:.2f}); "
-        "aim: 0.50 or better"
+        "target: 0.50 or better"
     )
     if path:
         figures: dict[str, Any] = {

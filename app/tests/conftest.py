@@ -1,4 +1,4 @@
-"""What the tests share: a clean environment, the spans and log lines of a test, both services."""
+"""Shared fixtures: a clean environment, the spans and log lines of a test, an app, both services."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from flask_vantage import Vantage, logs
 from flask_vantage.writer import LineWriter
 from shop import storefront, warehouse
 
-SOURCES = Path(__file__).parent.parent / "src"
+APP = Path(__file__).parent.parent
+SOURCES = f"{APP / 'src'}{os.pathsep}{APP / 'examples' / 'shop'}"
 
 # The log goes here instead of to the output of pytest; test_serve.py reads a real one.
 _written: list[bytes] = []
@@ -41,7 +42,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def _exporter() -> InMemorySpanExporter:
-    # A process has one provider. Vantage uses the one that is set, which is tested this way too.
+    # A process has one provider. Vantage uses one that is set already, which is tested this way too.
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -51,20 +52,20 @@ def _exporter() -> InMemorySpanExporter:
 
 @pytest.fixture(autouse=True)
 def spans(_exporter: InMemorySpanExporter) -> Callable[[], tuple[ReadableSpan, ...]]:
-    """Return a function that gives the spans that ended in this test."""
+    """Return a function that returns the spans that ended in this test."""
     _exporter.clear()
     return _exporter.get_finished_spans
 
 
 @pytest.fixture
 def lines() -> ReadLines:
-    """Return a function that gives the log lines written since it was last called."""
+    """Return a function that returns the log lines since its last call."""
 
     def read() -> list[dict[str, Any]]:
         assert logs.flush()
         written = b"".join(_written)
         _written.clear()
-        # Not splitlines(): a line ends at \n only, as for journald.
+        # Not splitlines(): only \n ends a line, as for journald.
         return [json.loads(line) for line in written.split(b"\n") if line]
 
     read()
@@ -78,8 +79,8 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def app(registry: CollectorRegistry) -> Flask:
-    """Return somebody's app with one line added."""
-    app = Flask("somebodys")
+    """Return an ordinary app with one line added."""
+    app = Flask("ordinary")
     Vantage(app, registry=registry)
 
     @app.get("/things/<int:thing>")
@@ -105,7 +106,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 def serve_in_thread(app: Flask) -> tuple[str, Callable[[], None]]:
-    """Serve `app` on a free port; return its URL and what stops it."""
+    """Serve `app` on a free port; return its URL and a function that stops it."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -127,7 +128,7 @@ def warehouse_app(tmp_path: Path) -> Iterator[Flask]:
 
 @pytest.fixture
 def storefront_app(warehouse_app: Flask) -> Iterator[Flask]:
-    """Return a storefront whose warehouse really listens."""
+    """Return a storefront with a warehouse that listens on a real port."""
     url, stop = serve_in_thread(warehouse_app)
     app = storefront.create_app(url)
     yield app

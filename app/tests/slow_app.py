@@ -1,7 +1,8 @@
-"""An app with a slow route, served by the subprocesses of test_serve.py."""
+"""An app with slow and large responses, served by the subprocesses of test_serve.py."""
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -16,10 +17,14 @@ def create_app() -> Flask:
 
     @app.get("/slow")
     def slow() -> str:
-        # The test waits for this file, so that it stops the server in the middle of a request.
+        # The test waits for this file, to stop the server in the middle of a request.
         Path(request.args["mark"]).touch()
         time.sleep(float(request.args["seconds"]))
         return "done"
+
+    @app.get("/gc")
+    def collector_threshold() -> list[int]:
+        return list(gc.get_threshold())
 
     @app.get("/stream")
     def stream() -> Response:

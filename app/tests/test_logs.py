@@ -21,7 +21,7 @@ from flask_vantage.logs import MAX_LINE_BYTES, encode_line
 from flask_vantage.writer import LineWriter
 
 
-def test_a_request_leaves_one_flat_line_with_its_ids(client: FlaskClient, lines: ReadLines) -> None:
+def test_request_has_one_flat_line_with_its_ids(client: FlaskClient, lines: ReadLines) -> None:
     response = client.get("/things/3", headers={"X-Request-ID": "abc-1"})
     (line,) = lines()
     assert line.pop("duration_ms") > 0
@@ -31,7 +31,7 @@ def test_a_request_leaves_one_flat_line_with_its_ids(client: FlaskClient, lines:
         "level": "info",
         "message": "GET /things/3 200",
         "logger": "flask_vantage.access",
-        "service": "somebodys",
+        "service": "ordinary",
         "trace_id": response.headers["X-Trace-Id"],
         "request_id": "abc-1",
         "http_request_method": "GET",
@@ -42,9 +42,7 @@ def test_a_request_leaves_one_flat_line_with_its_ids(client: FlaskClient, lines:
     }
 
 
-def test_an_unexpected_exception_is_one_error_line_with_the_stack_trace(
-    client: FlaskClient, lines: ReadLines
-) -> None:
+def test_unexpected_exception_is_one_error_line_with_the_stack_trace(client: FlaskClient, lines: ReadLines) -> None:
     client.get("/broken")
     (line,) = lines()
     assert line["level"] == "error"
@@ -54,7 +52,7 @@ def test_an_unexpected_exception_is_one_error_line_with_the_stack_trace(
     assert "in broken\n" in line["exception_stacktrace"]
 
 
-def test_variables_values_stay_out_of_the_stack_trace(app: Flask, lines: ReadLines) -> None:
+def test_stack_trace_has_no_values_of_variables(app: Flask, lines: ReadLines) -> None:
     @app.get("/leak")
     def leak() -> str:
         password = "hunter" + "2"
@@ -65,19 +63,19 @@ def test_variables_values_stay_out_of_the_stack_trace(app: Flask, lines: ReadLin
     assert "hunter2" not in json.dumps(line)
 
 
-def test_a_clients_mistake_is_info(client: FlaskClient, lines: ReadLines) -> None:
+def test_client_error_is_logged_at_info(client: FlaskClient, lines: ReadLines) -> None:
     client.get("/nowhere")
     (line,) = lines()
     assert (line["level"], line["http_route"]) == ("info", "_unmatched")
 
 
-def test_probes_are_silent_at_the_default_level(client: FlaskClient, lines: ReadLines) -> None:
+def test_probes_are_not_logged_at_the_default_level(client: FlaskClient, lines: ReadLines) -> None:
     for path in ("/healthz", "/readyz", "/metrics"):
         client.get(path)
     assert lines() == []
 
 
-def test_lines_of_the_view_carry_the_requests_ids(app: Flask, lines: ReadLines) -> None:
+def test_lines_of_the_view_have_the_ids_of_the_request(app: Flask, lines: ReadLines) -> None:
     @app.get("/talk")
     def talk() -> str:
         logger.info("from loguru")
@@ -90,7 +88,7 @@ def test_lines_of_the_view_carry_the_requests_ids(app: Flask, lines: ReadLines) 
     assert [(o["level"], o["logger"], o["message"]) for o in own] == [
         ("info", __name__, "from loguru"),
         ("warning", "theirs.module", "from the standard library"),
-        ("error", "somebodys", "from {flask}"),
+        ("error", "ordinary", "from {flask}"),
     ]
     for line in [*own, access]:
         assert line["trace_id"] == response.headers["X-Trace-Id"]
@@ -104,7 +102,7 @@ def test_lines_outside_a_request_have_no_ids(app: Flask, lines: ReadLines) -> No
     assert "request_id" not in line
 
 
-def test_a_newline_in_message_or_path_stays_one_line(client: FlaskClient, lines: ReadLines) -> None:
+def test_newline_in_message_or_path_stays_in_one_line(client: FlaskClient, lines: ReadLines) -> None:
     logger.info("first\nsecond\r\nthird")
     client.get("/a%0Alevel=error%0D%0A{x}%22")
     written = lines()
@@ -113,23 +111,21 @@ def test_a_newline_in_message_or_path_stays_one_line(client: FlaskClient, lines:
     assert written[1]["url_path"] == '/a\nlevel=error\r\n{x}"'
 
 
-def test_a_field_of_the_caller_cannot_replace_what_the_line_says(
-    app: Flask, lines: ReadLines
-) -> None:
+def test_field_of_the_caller_does_not_replace_a_standard_field(app: Flask, lines: ReadLines) -> None:
     logger.bind(level="silly", service="x", order=7).info("hello")
     (line,) = lines()
-    assert (line["level"], line["service"]) == ("info", "somebodys")
+    assert (line["level"], line["service"]) == ("info", "ordinary")
     assert (line["extra_level"], line["order"]) == ("silly", 7)
 
 
-def test_wrong_arguments_to_a_log_call_do_not_raise(app: Flask, lines: ReadLines) -> None:
+def test_invalid_arguments_of_a_log_call_do_not_raise(app: Flask, lines: ReadLines) -> None:
     # Handed over directly, because pytest's own handler does raise.
     record = logging.LogRecord("theirs", logging.WARNING, __file__, 1, "%d pieces", ("many",), None)
     logs.InterceptHandler().handle(record)
     assert "%d pieces" in lines()[0]["message"]
 
 
-def test_logged_exceptions_carry_their_stack_trace(app: Flask, lines: ReadLines) -> None:
+def test_logged_exceptions_have_their_stack_trace(app: Flask, lines: ReadLines) -> None:
     try:
         raise KeyError("k")
     except KeyError:
@@ -162,7 +158,7 @@ def test_warnings_become_lines(app: Flask, lines: ReadLines) -> None:
         {"message": "\U0001f600" * 50_000, "exception_stacktrace": "\x00" * 100_000},
     ],
 )
-def test_a_line_stays_below_what_journald_splits(fields: dict[str, Any]) -> None:
+def test_line_is_shorter_than_the_limit_of_journald(fields: dict[str, Any]) -> None:
     line = encode_line({"trace_id": "t", **fields})
     assert len(line) <= MAX_LINE_BYTES < 48 * 1024
     read = json.loads(line)
@@ -171,7 +167,7 @@ def test_a_line_stays_below_what_journald_splits(fields: dict[str, Any]) -> None
     assert "message" in read
 
 
-def test_a_cut_stack_trace_keeps_both_its_ends() -> None:
+def test_shortened_stack_trace_keeps_both_ends() -> None:
     line = json.loads(encode_line({"exception_stacktrace": "HEAD" + "s" * 500_000 + "TAIL"}))
     assert line["exception_stacktrace"].startswith("HEAD")
     assert line["exception_stacktrace"].endswith("TAIL")
@@ -183,15 +179,13 @@ class _Unprintable:
         raise RuntimeError
 
 
-@pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), b"\xff", object(), {1: 2}, {(1,): 2}, _Unprintable()]
-)
-def test_values_that_are_no_json_are_written_as_text(value: object) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), b"\xff", object(), {1: 2}, {(1,): 2}, _Unprintable()])
+def test_values_without_json_form_are_written_as_text(value: object) -> None:
     line = encode_line({"message": "m", "value": value})
-    json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.loads(line, parse_constant=lambda name: pytest.fail(f"not JSON: {name}"))
 
 
-def test_a_structure_that_contains_itself_is_written() -> None:
+def test_structure_that_contains_itself_is_written() -> None:
     loop: list[object] = []
     loop.append(loop)
     assert json.loads(encode_line({"message": "m", "loop": loop}))["message"] == "m"
@@ -206,7 +200,7 @@ def test_a_structure_that_contains_itself_is_written() -> None:
         ),
     )
 )
-def test_every_line_is_one_line_of_json(fields: dict[str, Any]) -> None:
+def test_any_fields_give_one_line_of_json(fields: dict[str, Any]) -> None:
     line = encode_line(fields)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
@@ -217,7 +211,7 @@ def test_lone_surrogates_survive() -> None:
     assert json.loads(encode_line({"message": "a\udc80b"}))["message"] == "a\udc80b"
 
 
-def test_a_stalled_reader_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocked_stdout_drops_lines_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "QUEUE_LINES", 10)
     released = threading.Event()
     written: list[bytes] = []
@@ -241,7 +235,7 @@ def test_a_stalled_reader_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatc
     assert b"".join(written) == b"first\n" + b"".join(b"%d\n" % n for n in range(10))
 
 
-def test_a_closed_output_loses_lines_but_raises_nothing() -> None:
+def test_closed_stdout_drops_lines_without_raising() -> None:
     def closed(_: bytes) -> None:
         raise BrokenPipeError
 
@@ -253,7 +247,7 @@ def test_a_closed_output_loses_lines_but_raises_nothing() -> None:
     assert sum(lost) == 1
 
 
-def test_configuring_again_does_not_double_the_lines(lines: ReadLines) -> None:
+def test_second_configure_does_not_duplicate_lines(lines: ReadLines) -> None:
     for _ in range(3):
         logs.configure("again", "INFO")
     logger.info("once")
@@ -261,25 +255,21 @@ def test_configuring_again_does_not_double_the_lines(lines: ReadLines) -> None:
     assert len(lines()) == 2
 
 
-def test_a_handler_that_would_print_twice_is_removed() -> None:
+def test_stream_handler_that_would_duplicate_lines_is_removed() -> None:
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger().addHandler(handler)
     logs.configure("again", "INFO")
     assert handler not in logging.getLogger().handlers
 
 
-@pytest.mark.parametrize(
-    "given_id", ["", "a b", "x" * 129, "-starts-with-punctuation", "é", 'a"b', "a\tb"]
-)
-def test_a_malformed_request_id_is_replaced(client: FlaskClient, given_id: str) -> None:
+@pytest.mark.parametrize("given_id", ["", "a b", "x" * 129, "-starts-with-punctuation", "é", 'a"b', "a\tb"])
+def test_malformed_request_id_is_replaced(client: FlaskClient, given_id: str) -> None:
     answered = client.get("/things/1", headers={"X-Request-ID": given_id}).headers["X-Request-ID"]
     assert answered != given_id
     assert len(answered) == 32
 
 
-def test_an_access_line_is_the_same_by_way_of_loguru_and_past_it(
-    client: FlaskClient, lines: ReadLines
-) -> None:
+def test_access_line_is_the_same_with_and_without_loguru(client: FlaskClient, lines: ReadLines) -> None:
     client.get("/things/1")
     (direct,) = lines()
     own_sink: list[str] = []
@@ -288,11 +278,11 @@ def test_an_access_line_is_the_same_by_way_of_loguru_and_past_it(
     logger.remove(handler)
     (through,) = lines()
     assert list(direct) == list(through)
-    # A sink of the application's own sees the access lines as well.
+    # The application's own sink gets the access lines as well.
     assert own_sink == ["flask_vantage.access GET /things/1 200\n"]
 
 
-def test_access_lines_heed_the_level(registry: CollectorRegistry, lines: ReadLines) -> None:
+def test_access_lines_respect_the_log_level(registry: CollectorRegistry, lines: ReadLines) -> None:
     app = Flask("quiet")
     Vantage(app, settings=Settings(log_level="ERROR"), registry=registry)
     app.add_url_rule("/fails", view_func=lambda: ("no", 500))
@@ -306,3 +296,12 @@ def test_probes_are_logged_at_debug(registry: CollectorRegistry, lines: ReadLine
     Vantage(app, settings=Settings(log_level="DEBUG"), registry=registry)
     app.test_client().get("/healthz")
     assert [(line["level"], line["url_path"]) for line in lines()] == [("debug", "/healthz")]
+
+
+def test_repeated_opentelemetry_message_passes_once_a_minute(app: Flask, lines: ReadLines) -> None:
+    for _ in range(3):
+        logging.getLogger("opentelemetry.exporter.test").warning("retry %s", 1)
+        logging.getLogger("ordinary.module").warning("retry %s", 1)
+    loggers = [line["logger"] for line in lines()]
+    assert loggers.count("opentelemetry.exporter.test") == 1
+    assert loggers.count("ordinary.module") == 3

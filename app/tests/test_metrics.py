@@ -26,42 +26,32 @@ def count(registry: CollectorRegistry, method: str, route: str, status: str) -> 
     return registry.get_sample_value(COUNT, labels)
 
 
-def test_a_request_is_counted_under_its_route_template(
-    client: FlaskClient, registry: CollectorRegistry
-) -> None:
+def test_request_is_counted_under_its_route_template(client: FlaskClient, registry: CollectorRegistry) -> None:
     client.get("/things/1")
     client.get("/things/2")
     assert count(registry, "GET", "/things/<int:thing>", "200") == 2
 
 
-def test_unmatched_paths_share_one_label_value(
-    client: FlaskClient, registry: CollectorRegistry
-) -> None:
+def test_unmatched_paths_share_one_label_value(client: FlaskClient, registry: CollectorRegistry) -> None:
     for path in ("/a", "/b/%00", "/things/x"):
         assert client.get(path).status_code == 404
     assert count(registry, "GET", "_unmatched", "404") == 3
     assert "/things/x" not in client.get("/metrics").get_data(as_text=True)
 
 
-def test_unknown_methods_share_one_label_value(
-    client: FlaskClient, registry: CollectorRegistry
-) -> None:
+def test_unknown_methods_share_one_label_value(client: FlaskClient, registry: CollectorRegistry) -> None:
     for method in ("BREW", "X" * 1000, "get"):
         client.open("/things/1", method=method)
     assert count(registry, "_OTHER", "_unmatched", "405") == 2
     assert "BREW" not in client.get("/metrics").get_data(as_text=True)
 
 
-def test_an_unexpected_exception_counts_as_500(
-    client: FlaskClient, registry: CollectorRegistry
-) -> None:
+def test_unexpected_exception_counts_as_500(client: FlaskClient, registry: CollectorRegistry) -> None:
     client.get("/broken")
     assert count(registry, "GET", "/broken", "500") == 1
 
 
-def test_a_hook_of_the_app_that_ends_the_request_does_not_hide_the_route(
-    app: Flask, registry: CollectorRegistry
-) -> None:
+def test_route_is_known_when_before_request_ends_the_request(app: Flask, registry: CollectorRegistry) -> None:
     @app.before_request
     def locked() -> Response:
         return Response("no", 401)
@@ -70,27 +60,21 @@ def test_a_hook_of_the_app_that_ends_the_request_does_not_hide_the_route(
     assert count(registry, "GET", "/things/<int:thing>", "401") == 1
 
 
-def test_probes_and_scrapes_are_not_counted(
-    client: FlaskClient, registry: CollectorRegistry
-) -> None:
+def test_probes_and_scrapes_are_not_counted(client: FlaskClient, registry: CollectorRegistry) -> None:
     for path in ("/healthz", "/readyz", "/metrics"):
         client.get(path)
     text = client.get("/metrics").get_data(as_text=True)
     assert COUNT not in text
 
 
-def test_no_request_is_active_after_all_were_answered(
-    client: FlaskClient, registry: CollectorRegistry
-) -> None:
+def test_no_request_is_active_after_all_responses(client: FlaskClient, registry: CollectorRegistry) -> None:
     for path in ("/things/1", "/broken", "/nowhere"):
         client.get(path)
     labels = {"http_request_method": "GET"}
     assert registry.get_sample_value("http_server_active_requests", labels) == 0
 
 
-def test_a_streamed_response_counts_when_it_has_ended(
-    app: Flask, registry: CollectorRegistry
-) -> None:
+def test_streamed_response_counts_at_its_end(app: Flask, registry: CollectorRegistry) -> None:
     @app.get("/stream")
     def stream() -> Response:
         return Response(iter([b"a", b"b"]))
@@ -102,9 +86,7 @@ def test_a_streamed_response_counts_when_it_has_ended(
     assert count(registry, "GET", "/stream", "200") == 1
 
 
-def test_a_stream_that_the_client_gives_up_is_counted_once(
-    app: Flask, registry: CollectorRegistry
-) -> None:
+def test_stream_that_the_client_aborts_is_counted_once(app: Flask, registry: CollectorRegistry) -> None:
     @app.get("/stream")
     def stream() -> Response:
         return Response(iter([b"a", b"b"]))
@@ -120,13 +102,11 @@ def test_plain_text_is_the_default_format(client: FlaskClient) -> None:
     assert list(parse_text(response.get_data(as_text=True)))
 
 
-def test_openmetrics_when_asked_carries_the_requests_trace_as_exemplar(
+def test_openmetrics_has_the_trace_of_the_request_as_exemplar(
     client: FlaskClient,
 ) -> None:
     trace_id = client.get("/things/1").headers["X-Trace-Id"]
-    response = client.get(
-        "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
-    )
+    response = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert response.content_type.startswith("application/openmetrics-text; version=1.0.0")
     exemplars = [
         sample.exemplar
@@ -138,27 +118,25 @@ def test_openmetrics_when_asked_carries_the_requests_trace_as_exemplar(
     assert re.fullmatch("[0-9a-f]{16}", exemplars[0].labels["span_id"])
 
 
-def test_an_unsampled_request_leaves_no_exemplar(
-    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unsampled_request_has_no_exemplar(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: TracerProvider(sampler=ALWAYS_OFF))
     app = Flask("unsampled")
     Vantage(app, registry=registry)
     client = app.test_client()
-    # The trace id is still there, so that the lines of one request can be found together.
+    # The trace id is still there, so that the log lines of one request can be found together.
     assert client.get("/x").headers["X-Trace-Id"]
-    text = client.get(
-        "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
-    ).get_data(as_text=True)
+    text = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}).get_data(
+        as_text=True
+    )
     assert COUNT in text
     assert "trace_id" not in text
 
 
-def test_build_info_tells_what_runs(registry: CollectorRegistry, client: FlaskClient) -> None:
+def test_build_info_has_the_versions(registry: CollectorRegistry, client: FlaskClient) -> None:
     assert 'vantage_build_info{flask_version="3.' in client.get("/metrics").get_data(as_text=True)
 
 
-def test_two_apps_of_one_process_share_a_registry(registry: CollectorRegistry) -> None:
+def test_two_apps_in_one_process_share_a_registry(registry: CollectorRegistry) -> None:
     for name in ("one", "two"):
         app = Flask(name)
         Vantage(app, registry=registry)
@@ -166,6 +144,6 @@ def test_two_apps_of_one_process_share_a_registry(registry: CollectorRegistry) -
     assert count(registry, "GET", "_unmatched", "404") == 2
 
 
-def test_setting_an_app_up_twice_is_refused(app: Flask) -> None:
-    with pytest.raises(RuntimeError, match="remove the second call"):
+def test_second_setup_of_an_app_is_an_error(app: Flask) -> None:
+    with pytest.raises(RuntimeError, match="'ordinary'"):
         Vantage(app)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -23,9 +24,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 
 
-def test_a_request_is_one_server_span_with_semantic_conventions(
-    client: FlaskClient, spans: Spans
-) -> None:
+def test_request_is_one_server_span_with_semantic_conventions(client: FlaskClient, spans: Spans) -> None:
     client.get("/things/7", headers={"User-Agent": "pytest"})
     (span,) = spans()
     assert span.name == "GET /things/<int:thing>"
@@ -42,7 +41,7 @@ def test_a_request_is_one_server_span_with_semantic_conventions(
     }
 
 
-def test_an_incoming_traceparent_is_continued(client: FlaskClient, spans: Spans) -> None:
+def test_incoming_traceparent_is_continued(client: FlaskClient, spans: Spans) -> None:
     response = client.get("/things/1", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
     (span,) = spans()
     assert response.headers["X-Trace-Id"] == TRACE
@@ -62,9 +61,7 @@ def test_an_incoming_traceparent_is_continued(client: FlaskClient, spans: Spans)
         f"ff-{TRACE}-{PARENT}-01",
     ],
 )
-def test_a_malformed_traceparent_starts_a_new_trace(
-    client: FlaskClient, spans: Spans, header: str
-) -> None:
+def test_malformed_traceparent_starts_a_new_trace(client: FlaskClient, spans: Spans, header: str) -> None:
     response = client.get("/things/1", headers={"traceparent": header})
     assert response.status_code == 200
     (span,) = spans()
@@ -72,12 +69,12 @@ def test_a_malformed_traceparent_starts_a_new_trace(
     assert response.headers["X-Trace-Id"] != TRACE
 
 
-def test_an_unsampled_parent_is_respected(client: FlaskClient, spans: Spans) -> None:
+def test_unsampled_parent_is_respected(client: FlaskClient, spans: Spans) -> None:
     client.get("/things/1", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
     assert spans() == ()
 
 
-def test_an_unexpected_exception_is_recorded_on_the_span(client: FlaskClient, spans: Spans) -> None:
+def test_unexpected_exception_is_recorded_on_the_span(client: FlaskClient, spans: Spans) -> None:
     client.get("/broken")
     (span,) = spans()
     assert span.status.status_code is StatusCode.ERROR
@@ -87,7 +84,7 @@ def test_an_unexpected_exception_is_recorded_on_the_span(client: FlaskClient, sp
     assert event.name == "exception"
 
 
-def test_a_clients_mistake_is_no_error_of_the_span(client: FlaskClient, spans: Spans) -> None:
+def test_client_error_leaves_the_span_status_unset(client: FlaskClient, spans: Spans) -> None:
     client.get("/nowhere")
     (span,) = spans()
     assert span.name == "GET"
@@ -95,9 +92,7 @@ def test_a_clients_mistake_is_no_error_of_the_span(client: FlaskClient, spans: S
     assert "http.route" not in (span.attributes or {})
 
 
-def test_an_unknown_method_is_named_as_the_conventions_say(
-    client: FlaskClient, spans: Spans
-) -> None:
+def test_unknown_method_follows_the_semantic_conventions(client: FlaskClient, spans: Spans) -> None:
     client.open("/nowhere", method="BREW")
     (span,) = spans()
     assert span.name == "HTTP"
@@ -131,18 +126,18 @@ def test_one_trace_spans_both_services_and_the_database(shop: FlaskClient, spans
     ]
 
 
-def test_a_client_span_uses_the_stable_attribute_names(shop: FlaskClient, spans: Spans) -> None:
+def test_client_span_uses_the_stable_attribute_names(shop: FlaskClient, spans: Spans) -> None:
     shop.get("/products")
     (span,) = [s for s in spans() if s.name == "GET"]
     assert span.attributes is not None
     assert span.attributes["http.request.method"] == "GET"
     assert "http.method" not in span.attributes
-    # What a service graph draws its arrow to.
+    # A service graph needs the called host by itself.
     assert span.attributes["server.address"] == urlsplit(str(span.attributes["url.full"])).hostname
 
 
 class _Collector(SpanExporter):
-    """Takes spans, or fails in the way that `answer` says."""
+    """Takes spans, or fails with `answer`."""
 
     def __init__(self, answer: SpanExportResult | Exception) -> None:
         self.answer = answer
@@ -160,7 +155,7 @@ def _value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 @pytest.mark.parametrize("failure", [SpanExportResult.FAILURE, RuntimeError("broken")])
-def test_spans_that_the_collector_refuses_are_counted_and_reported_once(
+def test_spans_that_the_collector_rejects_are_counted_and_logged_once(
     app: Flask,
     registry: CollectorRegistry,
     lines: ReadLines,
@@ -181,36 +176,46 @@ def test_spans_that_the_collector_refuses_are_counted_and_reported_once(
     dropped = _value(metrics.registry, "vantage_spans_dropped_total", reason="export_failed")
     assert dropped == 3
     assert _value(metrics.registry, "vantage_spans_exported_total") == 0
-    warnings = [line for line in lines() if "takes no spans" in line["message"]]
-    assert len(warnings) == 1
-    assert warnings[0]["level"] == "warning"
+    warnings = [line for line in lines() if "spans_lost" in line]
+    assert [(line["level"], line["spans_lost"]) for line in warnings] == [("warning", 1)]
     assert warnings[0]["endpoint"] == "http://collector"
 
     collector.answer = SpanExportResult.SUCCESS
     tracer.start_span("x").end()
     processor.force_flush()
     assert _value(metrics.registry, "vantage_spans_exported_total") == 1
-    (recovery,) = [line for line in lines() if "takes spans again" in line["message"]]
-    assert recovery["spans_lost"] == 3
+    (recovery,) = [line for line in lines() if "spans_lost" in line]
+    assert (recovery["level"], recovery["spans_lost"]) == ("info", 3)
     provider.shutdown()
 
 
-def test_a_full_queue_drops_and_counts_without_waiting() -> None:
+def test_full_queue_drops_and_counts_without_waiting() -> None:
+    released = threading.Event()
+
+    class Blocked(_Collector):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            released.wait(10)
+            return super().export(spans)
+
     metrics = Metrics(CollectorRegistry())
-    exporter = CountingExporter(_Collector(SpanExportResult.SUCCESS), metrics, "")
+    exporter = CountingExporter(Blocked(SpanExportResult.SUCCESS), metrics, "")
     settings = Settings(span_queue_size=8, span_batch_size=8, span_schedule_delay_ms=600_000)
-    processor = BoundedSpanProcessor(exporter, settings)
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(processor)
+    provider.add_span_processor(BoundedSpanProcessor(exporter, settings))
     tracer = provider.get_tracer("test")
-    # Holds the exporting thread, as a collector does that accepts and never answers.
-    with processor._batch_processor._export_lock:
-        started = time.monotonic()
-        for _ in range(20):
-            tracer.start_span("x").end()
-        assert time.monotonic() - started < 1.0
-        assert exporter.waiting == 8
+    # A full batch starts an export, which then never ends.
+    for _ in range(8):
+        tracer.start_span("x").end()
+    deadline = time.monotonic() + 5
+    while exporter.waiting and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started = time.monotonic()
+    for _ in range(20):
+        tracer.start_span("x").end()
+    assert time.monotonic() - started < 1.0
+    assert exporter.waiting == 8
     assert _value(metrics.registry, "vantage_spans_dropped_total", reason="queue_full") == 12
+    released.set()
     provider.shutdown()
-    assert _value(metrics.registry, "vantage_spans_exported_total") == 8
+    assert _value(metrics.registry, "vantage_spans_exported_total") == 16
     assert exporter.waiting == 0

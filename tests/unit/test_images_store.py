@@ -41,6 +41,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "tools/images" / "loki" / "go.mod").write_text("module x\n")
     (tmp_path / "tools/images" / "loki" / "go.sum").write_text("m v1.9 h1:x\n")
     (tmp_path / "app" / "src" / "shop").mkdir(parents=True)
+    (tmp_path / "app" / "examples" / "shop").mkdir(parents=True)
     (tmp_path / "app" / "tests").mkdir()
     (tmp_path / "app" / "Dockerfile").write_text("FROM x\n")
     (tmp_path / "app" / "pyproject.toml").write_text('[project]\nversion = "1.0"\n')
@@ -75,7 +76,9 @@ def test_a_changed_pin_changes_the_key_of_its_engine_only(root: Path, changed: s
     assert key(root, "app") == app
 
 
-@pytest.mark.parametrize("changed", ["src/shop/a.py", "Dockerfile", "pyproject.toml", "requirements.txt"])
+@pytest.mark.parametrize(
+    "changed", ["src/shop/a.py", "examples/shop/pyproject.toml", "Dockerfile", "pyproject.toml", "requirements.txt"]
+)
 def test_changed_app_content_changes_the_key_of_the_app(root: Path, changed: str) -> None:
     before = key(root, "app")
     (root / "app" / changed).write_text('[project]\nversion = "1.1"\n')

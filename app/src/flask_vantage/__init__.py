@@ -1,4 +1,4 @@
-"""One line that makes a Flask app observable: metrics, traces, logs, health, clean stops."""
+"""One line that makes a Flask app observable: metrics, traces, logs, health checks, clean stops."""
 
 from flask_vantage.context import current_request_id, current_trace_id
 from flask_vantage.extension import Vantage

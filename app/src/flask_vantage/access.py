@@ -1,22 +1,21 @@
-"""The access line: exactly one per request, with the exception in it when there was one."""
+"""The access line: one per request, with the exception if one was raised."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from flask_vantage.context import RequestState
-from flask_vantage.logs import exception_fields, log_complete
+from flask_vantage.logs import exception_fields, log_access
 from flask_vantage.metrics import UNMATCHED_ROUTE, method_label
 
 
 def log_request(state: RequestState, seconds: float) -> None:
-    """Write the line of a finished request.
+    """Write the access line of a finished request that took `seconds`.
 
-    The level is error for 5xx, debug for probes and scrapes, info for all the rest: a 4xx is the
-    client's mistake, and warnings that any scanner can cause would hide the real ones.
+    The level is error for 5xx, debug for probes and scrapes, else info: a 4xx is the client's error, and warnings
+    that any scanner can cause would hide the real ones.
     """
     failed = state.status >= 500 or state.exception is not None
-    # The order is that of reading: what happened, then where it belongs.
     fields: dict[str, Any] = {
         "trace_id": state.trace_id,
         "span_id": state.span_id,
@@ -30,7 +29,7 @@ def log_request(state: RequestState, seconds: float) -> None:
     }
     if state.exception is not None:
         fields.update(exception_fields(state.exception))
-    # A failing probe is expected while the server stops, and health.py says why otherwise.
+    # A failing probe is expected while the server stops; otherwise health.py logs the reason.
     if state.quiet and state.exception is None:
         level = "debug"
     elif failed:
@@ -38,4 +37,4 @@ def log_request(state: RequestState, seconds: float) -> None:
     else:
         level = "info"
     message = f"{state.method} {state.path} {state.status}"
-    log_complete(level, __name__, message, fields)
+    log_access(level, __name__, message, fields)

@@ -1,4 +1,4 @@
-"""What is known about the request that is being answered."""
+"""The state of the current request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Span
 
-# Letters, digits and the punctuation of UUIDs, ULIDs and the like; the bound keeps a client from
-# filling the log.
+# Letters, digits and the punctuation of UUIDs, ULIDs and similar; the limit keeps a client from filling the log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}", re.ASCII)
 
 
@@ -38,19 +37,19 @@ current_request: ContextVar[RequestState | None] = ContextVar("vantage_request",
 
 
 def choose_request_id(given: str | None) -> str:
-    """Return the client's request id when it is well-formed, else a new one."""
+    """Return the client's request id if it is well-formed, else a new one of 32 hex digits."""
     if given and _REQUEST_ID.fullmatch(given):
         return given
     return secrets.token_hex(16)
 
 
 def current_request_id() -> str | None:
-    """Return the id of the request that this thread is answering."""
+    """Return the current request's id (1 to 128 characters), or None outside a request."""
     state = current_request.get()
     return state.request_id if state else None
 
 
 def current_trace_id() -> str | None:
-    """Return the trace id of the request that this thread is answering, as 32 hex digits."""
+    """Return the current request's trace id as 32 hex digits, or None without a trace."""
     state = current_request.get()
     return state.trace_id if state else None

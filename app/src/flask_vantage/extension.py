@@ -1,4 +1,4 @@
-"""The Flask extension."""
+"""The Flask extension `Vantage`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Flask, got_request_exception, request
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from flask_vantage import logs, problems, tracing
+from flask_vantage import _private, logs, problems, tracing
 from flask_vantage.context import RequestState
 from flask_vantage.health import Health, ReadinessCheck
 from flask_vantage.metrics import metrics_of
@@ -20,11 +20,12 @@ QUIET_PATHS = frozenset((METRICS_PATH, ALIVE_PATH, READY_PATH))
 
 
 class Vantage:
-    """Makes a Flask app observable: `Vantage(app)`, or `Vantage()` and `init_app(app)` later.
+    """Adds metrics, traces, JSON logs, health endpoints and problem+json errors to a Flask app.
 
-    `settings` are read from the environment unless given; `registry` is where the metrics go and
-    what `/metrics` shows, prometheus_client's default one unless given. Raises `SettingsError` for
-    a setting that cannot be used.
+    Use `Vantage(app)`, or `Vantage()` and `init_app(app)` later. `settings` default to those of the environment,
+    `registry` (what `/metrics` shows) to prometheus_client's default registry. Raises `SettingsError` for an invalid
+    setting. Logging and the tracer provider belong to the process: with two apps in one process, log lines carry the
+    service name of the last app, spans that of the first.
     """
 
     def __init__(
@@ -41,9 +42,9 @@ class Vantage:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Set `app` up; once per app, and once per `Vantage`."""
+        """Set up `app`; raises RuntimeError for an app that has a `Vantage` already."""
         if "vantage" in app.extensions:
-            raise RuntimeError(f"Vantage is set up already on {app.name}; remove the second call")
+            raise RuntimeError(f"Vantage is already set up: app {app.name!r}. Remove the second call.")
         settings = self._settings or Settings.from_environment()
         app.extensions["vantage"] = self
         self.settings = settings
@@ -58,10 +59,10 @@ class Vantage:
         app.register_blueprint(blueprint)
 
     def add_readiness_check(self, name: str, check: ReadinessCheck) -> None:
-        """Let `/readyz` answer 503 while `check` raises or returns False.
+        """Make `/readyz` answer 503 while `check` raises or returns False; raises ValueError for a taken name.
 
-        The check runs in the request and must bound its own time. Check what only this process
-        needs: a check of a service that others share takes all of them out at once.
+        The check runs in the request and must limit its own time. Check what only this process needs: a check of a
+        shared service takes out all its users at once.
         """
         self.health.add_check(name, check)
 
@@ -76,10 +77,10 @@ class Vantage:
         app.wsgi_app = TelemetryMiddleware(  # type: ignore[method-assign]
             app.wsgi_app, metrics, provider.get_tracer("flask_vantage"), QUIET_PATHS
         )
-        # First, so that the route is known even when a hook of the app ends the request.
-        app.before_request_funcs.setdefault(None, []).insert(0, _note_route)
-        got_request_exception.connect(_note_exception, app)
-        # The access line carries the stack trace; Flask's own line would be a second one.
+        # First, so that the route is known even when the app's own function ends the request.
+        _private.insert_before_request(app, _record_route)
+        got_request_exception.connect(_record_exception, app)
+        # The access line has the stack trace; Flask's own line would be a second one.
         app.log_exception = _do_not_log  # type: ignore[method-assign, assignment]
 
 
@@ -88,13 +89,13 @@ def _state() -> RequestState | None:
     return state
 
 
-def _note_route() -> None:
+def _record_route() -> None:
     state = _state()
     if state is not None and request.url_rule is not None:
         state.route = request.url_rule.rule
 
 
-def _note_exception(_: Flask, exception: BaseException, **__: Any) -> None:
+def _record_exception(_: Flask, exception: BaseException, **__: Any) -> None:
     state = _state()
     if state is not None:
         state.exception = exception

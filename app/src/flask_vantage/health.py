@@ -1,4 +1,4 @@
-"""Is the process alive, and should it get requests?"""
+"""The liveness and readiness endpoints."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from flask import Response, json
 from loguru import logger
 
-# Returns nothing, or raises with what is wrong. It must bound its own time.
+# Fails by raising or by returning False. It must limit its own time.
 ReadinessCheck = Callable[[], object]
 
 
 class Health:
-    """The readiness checks of one app, and whether the server is stopping."""
+    """The readiness checks of one app, and whether its server is stopping (`draining`)."""
 
     def __init__(self) -> None:
         self._checks: dict[str, ReadinessCheck] = {}
@@ -24,15 +24,15 @@ class Health:
     def add_check(self, name: str, check: ReadinessCheck) -> None:
         """Register `check`; raises ValueError when `name` is taken."""
         if name in self._checks:
-            raise ValueError(f"a readiness check named {name!r} exists already")
+            raise ValueError(f"duplicate readiness check: {name!r}. Use another name.")
         self._checks[name] = check
 
     def alive(self) -> Response:
-        """200 as long as the process answers at all."""
+        """Answer 200 as long as the process answers at all."""
         return _no_store({"status": "ok"}, 200)
 
     def ready(self) -> Response:
-        """200, or 503 with the checks that failed or with the fact that the server stops."""
+        """Answer 200, or 503 with the failed checks or while the server is stopping."""
         if self.draining:
             return _no_store({"status": "stopping", "checks": {}}, 503)
         checks: dict[str, Any] = {}
@@ -43,14 +43,12 @@ class Health:
             try:
                 if check() is False:
                     raise RuntimeError("the check returned False")
-            except Exception as error:  # noqa: BLE001 - any failure of a check means not ready
+            except Exception as error:  # noqa: BLE001 - any failure means not ready
                 failed.add(name)
                 # The reason goes to the log; the endpoint may be public.
                 result = {"status": "failed", "error": type(error).__name__}
                 if name not in self._failed:
-                    logger.bind(check=name).opt(exception=error).error(
-                        "The readiness check {} fails.", name
-                    )
+                    logger.bind(check=name).opt(exception=error).error("The readiness check {} fails.", name)
             result["duration_ms"] = round((time.perf_counter() - started) * 1000, 3)
             checks[name] = result
         for name in self._failed - failed:

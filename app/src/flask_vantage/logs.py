@@ -1,4 +1,4 @@
-"""One flat JSON line per event on stdout, from loguru and from the standard library alike."""
+"""One flat JSON line per event on stdout, from loguru and from the logging module."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 from opentelemetry import trace
 
+from flask_vantage import _private
 from flask_vantage.context import current_request
 from flask_vantage.writer import LineWriter
 
 if TYPE_CHECKING:
     from loguru import Message, Record
 
-# journald cuts a line at 48 KiB, and half a JSON object is no JSON. The bound leaves room for
-# what wraps a line on its way.
+# journald cuts a line at 48 KiB, and half an object is not valid JSON. The limit leaves room for what wraps a line.
 MAX_LINE_BYTES = 40 * 1024
 _MAX_MESSAGE_CHARS = 8 * 1024
 _MAX_VALUE_CHARS = 2 * 1024
 _MAX_STACKTRACE_CHARS = 16 * 1024
 
-# What a caller's own field may not replace.
+# Fields that a caller's own field must not replace.
 _OWN_FIELDS = frozenset(("timestamp", "level", "message", "logger", "service"))
 
 _SECONDS_BETWEEN_REPEATS = 60.0
@@ -46,7 +46,7 @@ class JsonSink:
         self._writer.put(encode_line(self.fields(message.record)))
 
     def put(self, level: str, origin: str, message: str, extra: dict[str, Any]) -> None:
-        """Write a line that has all its fields already."""
+        """Write a line from complete fields."""
         fields = {
             "timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
             "level": level,
@@ -58,7 +58,7 @@ class JsonSink:
         self._writer.put(encode_line(fields))
 
     def fields(self, record: Record) -> dict[str, Any]:
-        """Return the flat fields of `record`, those that tell where it belongs first."""
+        """Return the flat fields of `record`; the ids come before the caller's own fields."""
         extra = record["extra"]
         level = record["level"].name.lower()
         fields: dict[str, Any] = {
@@ -100,14 +100,14 @@ def exception_fields(error: BaseException) -> dict[str, str]:
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
-    """Return `fields` as one line of JSON of at most `MAX_LINE_BYTES`, cut sensibly if need be."""
+    """Return `fields` as one line of JSON of at most `MAX_LINE_BYTES` bytes; long values are shortened."""
     line = _encode(fields)
     if len(line) <= MAX_LINE_BYTES:
         return line
     cut: dict[str, Any] = {key: _cut(key, value) for key, value in fields.items()}
     cut["truncated"] = True
     line = _encode(cut)
-    # Many large fields of a caller's own: the largest go first, those of the contract stay.
+    # Many large fields of the caller: drop the largest first, keep message and exception.
     while len(line) > MAX_LINE_BYTES:
         largest = max(cut, key=lambda key: len(_encode({key: cut[key]})))
         if largest in ("message", "exception_stacktrace", "exception_message"):
@@ -122,16 +122,14 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
     try:
         text = _encoder.encode(fields)
     except (TypeError, ValueError, RecursionError):
-        # A key that is no text, NaN, or a structure that contains itself.
+        # A key that is not a string, NaN, or a structure that contains itself.
         text = json.dumps({str(k): _plain(v) for k, v in fields.items()}, ensure_ascii=False)
     # A lone surrogate cannot be UTF-8; its backslash escape happens to be valid JSON.
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-# Made once: json.dumps makes a new encoder at each call with options.
-_encoder = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda v: _text_of(v)
-)
+# json.dumps creates a new encoder at each call with options.
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda v: _text_of(v))
 
 
 def _plain(value: object) -> object:
@@ -157,7 +155,7 @@ def _cut(key: str, value: object) -> object:
 
 
 def _shorten(text: str, length: int) -> str:
-    """Cut the middle out: a stack trace tells most at its two ends."""
+    """Cut out the middle: the two ends of a stack trace are the most useful."""
     if len(text) <= length:
         return text
     head, tail = length // 4, length - length // 4
@@ -165,24 +163,35 @@ def _shorten(text: str, length: int) -> str:
 
 
 class InterceptHandler(logging.Handler):
-    """Hands the standard library's log records to loguru."""
+    """Passes records of the logging module to loguru.
+
+    A log call of an OpenTelemetry logger passes once a minute: the exporter warns at each retry, which with a dead
+    collector is each second. `CountingExporter` reports a dead collector.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[tuple[str, int], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("opentelemetry."):
+            key, now = (record.pathname, record.lineno), time.monotonic()
+            if now < self._next.get(key, 0.0):
+                return
+            self._next[key] = now + _SECONDS_BETWEEN_REPEATS
         try:
             level: str | int = logger.level(record.levelname).name
         except ValueError:
             level = record.levelno
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001 - wrong arguments to a log call must not raise in the app
+        except Exception:  # noqa: BLE001 - invalid arguments of a log call must not raise in the app
             message = f"{record.msg!r} {record.args!r}"
 
-        def name_the_origin(loguru_record: Record) -> None:
+        def set_logger_name(loguru_record: Record) -> None:
             loguru_record["name"] = record.name
 
-        logger.patch(name_the_origin).opt(depth=_caller_depth(), exception=record.exc_info).log(
-            level, "{}", message
-        )
+        logger.patch(set_logger_name).opt(depth=_caller_depth(), exception=record.exc_info).log(level, "{}", message)
 
 
 def _caller_depth() -> int:
@@ -194,24 +203,6 @@ def _caller_depth() -> int:
     return depth
 
 
-class RepeatFilter(logging.Filter):
-    """Lets a message of one logger through once a minute.
-
-    The OpenTelemetry exporter warns at each retry; with a dead collector that is each second.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        key, now = (record.name, str(record.msg)), time.monotonic()
-        if now < self._next.get(key, 0.0):
-            return False
-        self._next[key] = now + _SECONDS_BETWEEN_REPEATS
-        return True
-
-
 _handler_id: int | None = None
 _sink: JsonSink | None = None
 _level_number = 0
@@ -220,7 +211,7 @@ _intercept = InterceptHandler()
 
 
 def line_writer() -> LineWriter:
-    """Return the process's writer of lines, started when first asked for."""
+    """Return the process's line writer; the first call starts it."""
     global _writer
     if _writer is None:
         _writer = LineWriter()
@@ -228,58 +219,44 @@ def line_writer() -> LineWriter:
 
 
 def flush(timeout: float = 2.0) -> bool:
-    """Write what is queued; return False when the standard output did not take it in time."""
+    """Write the queued lines; returns False when stdout did not take them within `timeout` seconds."""
     return _writer is None or _writer.flush(timeout)
 
 
-def log_complete(level: str, origin: str, message: str, fields: dict[str, Any]) -> None:
-    """Log a line that has all its fields, past loguru when nobody could tell the difference.
+def log_access(level: str, origin: str, message: str, fields: dict[str, Any]) -> None:
+    """Log a line with complete fields, bypassing loguru when that makes no visible difference.
 
-    Looking up the caller, the time zone, process and thread costs loguru more than all the rest of
-    an access line, and that line needs none of it. Loguru gets the line as soon as the application
-    has a sink, a patcher, extra fields or a disabled logger of its own.
+    Looking up caller, time zone, process and thread costs loguru more than the rest of an access line, which needs
+    none of them.
     """
-    core = getattr(logger, "_core", None)
-    if (
-        _sink is not None
-        and core is not None
-        and len(core.handlers) == 1
-        and _handler_id in core.handlers
-        and core.patcher is None
-        and not core.extra
-        and not core.activation_list
-    ):
+    if _sink is not None and _private.loguru_has_only(_handler_id):
         if logger.level(level.upper()).no >= _level_number:
             _sink.put(level, origin, message, fields)
         return
 
-    def name_the_origin(record: Record) -> None:
+    def set_logger_name(record: Record) -> None:
         record["name"] = origin
 
-    # No arguments, so braces in the message are no placeholders.
-    logger.bind(**fields).patch(name_the_origin).log(level.upper(), message)
+    # Without arguments, braces in the message are not placeholders.
+    logger.bind(**fields).patch(set_logger_name).log(level.upper(), message)
 
 
 def configure(service: str, level: str) -> None:
-    """Send loguru's and the standard library's records to stdout as JSON.
+    """Send the records of loguru and of the logging module to stdout as JSON.
 
-    Sinks that the application has added itself stay. May be called again.
+    The application's own sinks stay. `service` is that of the process: the last call decides, so two apps in one
+    process share it.
     """
     global _handler_id, _level_number, _sink
     for handler_id in (0, _handler_id):
         if handler_id is not None:
-            # Someone may have removed it before us.
+            # The application may have removed it already.
             with contextlib.suppress(ValueError):
                 logger.remove(handler_id)
     _sink = JsonSink(service, line_writer())
     _level_number = logger.level(level).no
-    _handler_id = logger.add(
-        _sink,
-        level=level,
-        format=_no_format,
-        backtrace=False,
-        diagnose=False,
-    )
+    # The sink reads the record itself, so loguru need not format it.
+    _handler_id = logger.add(_sink, level=level, format=lambda _: "", backtrace=False, diagnose=False)
     root = logging.getLogger()
     for handler in list(root.handlers):
         # basicConfig's handler would print every record a second time.
@@ -289,27 +266,9 @@ def configure(service: str, level: str) -> None:
         root.addHandler(_intercept)
     root.setLevel(_level_number)
     logging.captureWarnings(True)
-    _calm_noisy_loggers()
-
-
-def _calm_noisy_loggers() -> None:
     # Werkzeug's development server has an access line of its own.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    # One line for each request that waits for a thread: under load the last thing that helps.
+    # One line for each request that waits for a thread makes an overload worse.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     # Each export of spans would log a line that belongs to no request.
     logging.getLogger("urllib3").setLevel(logging.INFO)
-    # CountingExporter tells about a dead collector, with what to do.
-    for name in (
-        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-        "opentelemetry.exporter.otlp.common.http",
-        "opentelemetry.sdk._shared_internal",
-    ):
-        exporter_logger = logging.getLogger(name)
-        if not any(isinstance(f, RepeatFilter) for f in exporter_logger.filters):
-            exporter_logger.addFilter(RepeatFilter())
-
-
-def _no_format(_: Record) -> str:
-    # The sink reads the record itself, so loguru need not format anything.
-    return ""

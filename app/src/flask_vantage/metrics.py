@@ -1,4 +1,4 @@
-"""The RED metrics of the server, and what the extension says about its own work."""
+"""RED metrics of the server, and metrics of the extension itself."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from flask import Response, request
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
-# The boundaries that OpenTelemetry advises for http.server.request.duration, in seconds, and two
-# below them: many routes of a small app answer within 5 ms.
+# In seconds: the boundaries that OpenTelemetry recommends for http.server.request.duration, and two below them, since
+# many routes of a small app answer within 5 ms.
 # https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpserverrequestduration
 DURATION_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 )  # fmt: skip
 
-KNOWN_METHODS = frozenset(
-    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
-)
+KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"))
 OTHER_METHOD = "_OTHER"
 
-# The label value of a request that matched no route. The raw path is never a label: whoever scans
-# the server would make a new time series with each guess.
+# The label value of a request that matched no route. The raw path is never a label: a scanner would create a new time
+# series with each guess.
 UNMATCHED_ROUTE = "_unmatched"
 
 
@@ -34,10 +32,10 @@ def method_label(method: str) -> str:
 
 
 class Metrics:
-    """The metrics of one registry.
+    """The metrics of one registry. Safe to use from any thread.
 
-    The duration's children are looked up in a plain dictionary: the key is bounded by methods,
-    routes and status codes, and the lookup in prometheus_client costs several times as much.
+    Children are cached in plain dictionaries, because the lookup in prometheus_client costs several times as much.
+    The keys are bounded by methods, routes and status codes. Two threads that add the same key store the same child.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -59,14 +57,12 @@ class Metrics:
         self._actives: dict[str, Gauge] = {}
         self._build_info = Gauge(
             "vantage_build_info",
-            "Always 1; the labels tell what runs.",
+            "Always 1; the labels hold the versions.",
             ("version", "python_version", "flask_version"),
             registry=registry,
         )
         self._build_info.labels(_own_version(), platform.python_version(), version("flask")).set(1)
-        self.spans_exported = Counter(
-            "vantage_spans_exported", "Spans that the collector accepted.", registry=registry
-        )
+        self.spans_exported = Counter("vantage_spans_exported", "Spans that the collector accepted.", registry=registry)
         dropped = Counter(
             "vantage_spans_dropped",
             "Spans that were lost: the queue was full, or the collector did not take them.",
@@ -80,9 +76,7 @@ class Metrics:
             "Log lines that were lost: the standard output did not take them.",
             registry=registry,
         )
-        self.span_queue_length = Gauge(
-            "vantage_span_queue_length", "Spans that wait for export.", registry=registry
-        )
+        self.span_queue_length = Gauge("vantage_span_queue_length", "Spans that wait for export.", registry=registry)
 
     def active(self, method: str) -> Gauge:
         """Return the gauge of requests in flight for a `method_label`."""
@@ -91,10 +85,8 @@ class Metrics:
             child = self._actives[method] = self._active.labels(method)
         return child
 
-    def observe(
-        self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None
-    ) -> None:
-        """Count one request that took `seconds`; the exemplar leads to its trace."""
+    def observe(self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
+        """Count one request that took `seconds`; `exemplar` has the labels trace_id and span_id."""
         key = (method, route, status)
         child = self._durations.get(key)
         if child is None:
@@ -122,6 +114,6 @@ def metrics_of(registry: CollectorRegistry = REGISTRY) -> Metrics:
 
 def _own_version() -> str:
     try:
-        return version("vantage-shop")
-    except ModuleNotFoundError:  # run from a source tree that was not installed
+        return version("flask-vantage")
+    except ModuleNotFoundError:  # run from a source tree that is not installed
         return "unknown"

@@ -1,4 +1,4 @@
-"""Every error as problem+json (RFC 9457), or as a small page for a browser."""
+"""Errors as problem+json (RFC 9457), or as a small page for a browser."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(HTTPException):
-    """An error to raise from a view.
+    """An error response to raise from a view, as problem+json of https://www.rfc-editor.org/rfc/rfc9457.
 
-    `errors` names each field that is wrong: `{"field": "quantity", "detail": "must be …"}`.
-    `headers` are added to the response, e.g. `{"Retry-After": "1"}`.
+    `status` is the HTTP status code (400 to 599), `detail` a sentence for the client. `errors` has one mapping for each
+    invalid field: `{"field": "quantity", "detail": "must be 1 to 100"}`. `headers` are added to the response, e.g.
+    `{"Retry-After": "1"}` (seconds), and further `members` to the body.
     """
 
     def __init__(
@@ -44,15 +45,12 @@ class Problem(HTTPException):
 
 
 def register(app: Flask) -> None:
-    """Answer every HTTP error of `app` with a problem.
-
-    Handlers that the app registers for single errors keep the precedence Flask gives them.
-    """
+    """Answer every HTTP error of `app` with a problem; the app's own handlers go first."""
     app.register_error_handler(HTTPException, problem_response)
 
 
 def problem_response(error: HTTPException) -> WerkzeugResponse:
-    """Return `error` as a response; redirects and ready-made responses pass unchanged."""
+    """Return `error` as a response; redirects and complete responses pass unchanged."""
     if error.response is not None:
         return cast(WerkzeugResponse, error.response)
     status = error.code or 500
@@ -61,8 +59,8 @@ def problem_response(error: HTTPException) -> WerkzeugResponse:
     title = HTTP_STATUS_CODES.get(status, "Unknown Error")
     detail = error.description or title
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        # Whatever went wrong stays in the log, where the two ids lead.
-        detail = "The server failed to answer. The trace id and the request id tell where to look."
+        # The reason is in the log, under the two ids; it may hold secrets.
+        detail = "Internal error. Look for the trace id or the request id in the logs."
     members: dict[str, Any] = {
         "type": "about:blank",
         "title": title,
@@ -77,9 +75,7 @@ def problem_response(error: HTTPException) -> WerkzeugResponse:
         members["request_id"] = request_id
     if _wants_html():
         response = Response(render_template("vantage/problem.html", problem=members), status=status)
-        response.headers["Content-Security-Policy"] = (
-            "default-src 'none'; style-src 'unsafe-inline'"
-        )
+        response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     else:
         response = Response(json.dumps(members) + "\n", status=status, content_type=CONTENT_TYPE)
     for name, value in error.get_headers():
@@ -89,7 +85,7 @@ def problem_response(error: HTTPException) -> WerkzeugResponse:
 
 
 def _wants_html() -> bool:
-    """Tell a browser's navigation from a program: only a browser prefers HTML by name."""
+    """Tell whether a browser asks: only a browser prefers text/html by name."""
     accept = request.accept_mimetypes
     html = accept.quality("text/html") if "text/html" in accept.values() else 0
     return html > max(accept.quality("application/json"), accept.quality(CONTENT_TYPE))

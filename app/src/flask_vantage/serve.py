@@ -1,54 +1,48 @@
-"""`vantage-serve`: waitress with bounds, and a SIGTERM that loses neither request nor span."""
+"""`vantage-serve`: waitress with limits, and a stop on SIGTERM that loses no request and no span."""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import importlib
+import json
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from flask import Flask
 from loguru import logger
-from waitress import create_server, wasyncore  # type: ignore[import-untyped]
-from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
-from waitress.task import ErrorTask, WSGITask  # type: ignore[import-untyped]
 
 from flask_vantage import logs, tracing
+from flask_vantage._private import HttpServer
 from flask_vantage.context import choose_request_id
 from flask_vantage.extension import Vantage
 from flask_vantage.problems import CONTENT_TYPE
 from flask_vantage.settings import Settings, SettingsError
 
-# After SIGTERM, /readyz says 503 for this long while everything else is still served, so that
-# whoever asks for readiness can look elsewhere before connections are refused.
+# After SIGTERM, /readyz answers 503 for this long while everything else is still served, so that a load balancer
+# can send requests elsewhere before connections are refused.
 GRACE_SECONDS = 0.5
-# What is kept of the stop timeout for exporting the last spans and leaving.
+# The part of the stop timeout that is kept for exporting the last spans.
 FLUSH_SECONDS = 4.0
 _CHANNEL_TIMEOUT_SECONDS = 60
-_LINGER_SECONDS = 5.0
 _MAX_HEADER_BYTES = 64 * 1024
 
 
 class TargetError(ValueError):
-    """The application cannot be found; the text says what to write instead."""
+    """The target names no Flask app; the text gives the value and the fix."""
 
 
 def load_app(target: str) -> Flask:
-    """Return the app that `module:attribute` names, called first when it is a factory.
+    """Return the app that `module:attribute` names; a factory is called without arguments.
 
-    Raises `TargetError`; what the application's own code raises passes unchanged.
+    Raises `TargetError`; exceptions of the application's own code pass unchanged.
     """
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
-        raise TargetError(
-            f"{target!r} is not module:attribute. Use e.g. shop.storefront:create_app"
-        )
+        raise TargetError(f"invalid target: {target!r} (module:attribute). Use e.g. mypackage:create_app.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -56,199 +50,111 @@ def load_app(target: str) -> Flask:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise TargetError(
-            f"there is no module {error.name!r}. Install it, or set PYTHONPATH to its folder"
+            f"module not found: {error.name!r}. Install it, or add its directory to PYTHONPATH."
         ) from None
     found: object = getattr(module, attribute, None)
     if found is None:
-        raise TargetError(f"the module {module_name!r} has no {attribute!r}")
+        raise TargetError(f"attribute not found: {attribute!r} in module {module_name!r}. Name an app or a factory.")
     if not isinstance(found, Flask) and callable(found):
         found = found()
     if not isinstance(found, Flask):
-        raise TargetError(f"{target} is a {type(found).__name__}, not a Flask app or its factory")
+        raise TargetError(
+            f"not a Flask app or a factory of one: {target!r} ({type(found).__name__}). Name one that is."
+        )
     return found
 
 
 class Server:
-    """Serves one app until `stop` is called or a signal comes."""
+    """Serves one app until `stop` is called or SIGTERM or SIGINT comes.
+
+    Raises OSError when the address cannot be listened on.
+    """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         self._vantage: Vantage | None = app.extensions.get("vantage")
         self._settings = settings
         self._signals = 0
-        self._server = create_server(
+        self._server = HttpServer(
             app,
+            refusal_response,
             host=settings.host,
             port=settings.port,
             threads=settings.threads,
             connection_limit=settings.connection_limit,
-            # Waitress refuses what reaches the limit, the setting names the largest body allowed.
+            # Waitress refuses a body that reaches the limit; the setting is the largest body allowed.
             max_request_body_size=settings.max_body_bytes + 1,
             max_request_header_size=_MAX_HEADER_BYTES,
             channel_timeout=_CHANNEL_TIMEOUT_SECONDS,
             ident=None,
             clear_untrusted_proxy_headers=True,
         )
-        self._server.channel_class = _Channel
-        self._server.vantage_draining = False
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that the server listens on."""
-        return self._server.effective_host, int(self._server.effective_port)
 
     def run(self) -> None:
-        """Serve, then stop: say not ready, finish what was begun, export the last spans."""
+        """Serve, then stop: report not ready, finish the requests in flight, export the last spans."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        # What is loaded stays; the collector need not look at it again and again. Requests leave
-        # few cycles behind, so it may also come less often than every 700 objects.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 50, 50)
-        host, port = self.address
-        logger.info("Listening on http://{}:{}", host, port)
-        self._loop(until=lambda: self._signals > 0)
+        if self._settings.tune_gc:
+            _tune_gc()
+        logger.info("Listening on http://{}:{}", *self._server.address)
+        self._server.loop(lambda: self._signals > 0, 1.0)
         started = time.monotonic()
         deadline = started + self._settings.stop_timeout - FLUSH_SECONDS
-        logger.info("Stopping: not ready any more, finishing the requests in flight.")
+        logger.info("Stopping: not ready, finishing the requests in flight.")
         if self._vantage is not None:
             self._vantage.health.draining = True
-        self._server.vantage_draining = True
+        self._server.close_after_responses()
         grace = min(started + GRACE_SECONDS, deadline)
-        self._loop(until=lambda: time.monotonic() >= grace or self._signals > 1)
-        # Only the listening socket: the channels of the requests in flight live on.
-        wasyncore.dispatcher.close(self._server)
-        self._loop(
-            until=lambda: not self._busy() or time.monotonic() >= deadline or self._signals > 1
+        self._server.loop(lambda: time.monotonic() >= grace or self._signals > 1, 0.05)
+        self._server.close_listener()
+        self._server.loop(
+            lambda: not self._server.count_busy() or time.monotonic() >= deadline or self._signals > 1, 0.05
         )
-        unfinished = self._busy()
-        if unfinished:
-            logger.warning("Stopping with {} requests unfinished.", unfinished)
-        self._server.task_dispatcher.shutdown(timeout=0.5)
+        if unfinished := self._server.count_busy():
+            logger.bind(requests_unfinished=unfinished).warning("Stopping with {} requests unfinished.", unfinished)
+        self._server.stop_threads(0.5)
         if not tracing.shut_down(FLUSH_SECONDS - 1.0):
             logger.warning("The last spans were not exported in time.")
         logger.info("Stopped after {:.1f} s.", time.monotonic() - started)
         logs.flush(0.5)
 
     def stop(self) -> None:
-        """Begin to stop, as SIGTERM does. May be called from any thread."""
+        """Begin to stop, as SIGTERM does; a second call skips waiting for requests. Callable from any thread."""
         self._signals += 1
-        self._server.pull_trigger()
+        self._server.wake()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # No logging here: the handler may interrupt a log call that holds its lock.
         self.stop()
 
-    def _loop(self, until: Callable[[], bool]) -> None:
-        # poll2 uses poll(), which knows no limit of 1024 file descriptors.
-        while not until():
-            wasyncore.poll2(0.05 if self._signals else 1.0, self._server._map)
 
-    def _busy(self) -> int:
-        """Count the connections with a request begun or a response unsent; close the idle ones."""
-        busy = 0
-        for channel in list(self._server.active_channels.values()):
-            if channel.requests or channel.request is not None or channel.total_outbufs_len:
-                busy += 1
-            else:
-                channel.will_close = True
-        return busy
-
-
-class _Task(WSGITask):  # type: ignore[misc]
-    """Closes the connection after the response once the server is stopping."""
-
-    def build_response_header(self) -> bytes:
-        if self.channel.server.vantage_draining:
-            self.set_close_on_finish()
-        header: bytes = super().build_response_header()
-        return header
+def refusal_response(code: int, title: str, reason: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Return headers and body (problem+json) for a request that the server rejects before the app sees it."""
+    request_id = choose_request_id(None)
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": code,
+        "detail": "The server rejected the request before it reached the application.",
+        "request_id": request_id,
+    }
+    logger.bind(request_id=request_id, http_response_status_code=code).info("Request rejected: {} ({})", title, reason)
+    return [("Content-Type", CONTENT_TYPE), ("X-Request-ID", request_id)], json.dumps(body).encode() + b"\n"
 
 
-class _ErrorTask(ErrorTask):  # type: ignore[misc]
-    """Answers what waitress itself refuses (malformed, too large) as problem+json too."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        request_id = choose_request_id(None)
-        title = error.reason
-        body = (
-            f'{{"type": "about:blank", "title": "{title}", "status": {error.code}, '
-            f'"detail": "The request was refused before it reached the application.", '
-            f'"request_id": "{request_id}"}}\n'
-        ).encode()
-        logger.bind(request_id=request_id, http_response_status_code=error.code).info(
-            "A request was refused: {} ({})", title, error.body
-        )
-        self.status = f"{error.code} {title}"
-        self.response_headers.extend([("Content-Type", CONTENT_TYPE), ("X-Request-ID", request_id)])
-        self.channel.refused = True
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection whose client gets to read why it was refused.
-
-    A client that still sends its body when the connection is closed sees a reset, and the answer
-    is lost. So after a refusal only our side is closed, and what comes is thrown away for a while.
-    """
-
-    task_class = _Task
-    error_task_class = _ErrorTask
-    refused = False
-
-    will_close: bool
-
-    def handle_write(self) -> None:
-        if not self.refused or not self.close_when_flushed or self.will_close:
-            super().handle_write()
-            return
-        self._flush_exception(self._flush_some)
-        if not self.total_outbufs_len and not self.will_close:
-            try:
-                self.socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.will_close = True
-            else:
-                # Another class and not another state: the loop asks every connection at each turn
-                # whether it is readable and writable, and a test there costs a tenth of all.
-                self.__class__ = _LingeringChannel
-                self.linger_until = time.monotonic() + _LINGER_SECONDS
-
-
-class _LingeringChannel(_Channel):
-    """A connection whose answer is sent, and whose remaining input goes nowhere."""
-
-    linger_until: float
-
-    def readable(self) -> bool:
-        if time.monotonic() > self.linger_until:
-            self.will_close = True
-        return not self.will_close
-
-    def writable(self) -> bool:
-        return bool(self.will_close)
-
-    def handle_read(self) -> None:
-        try:
-            gone = not self.recv(65536)
-        except OSError:
-            gone = True
-        if gone:
-            self.handle_close()
-
-    def handle_write(self) -> None:
-        self.handle_close()
+def _tune_gc() -> None:
+    # What is loaded at the start stays, so the collector need not scan it again. Requests leave few cycles behind,
+    # so it may also run less often than every 700 objects.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit status is 0 after a clean stop and 2 for a wrong setting."""
+    """Run the command; returns 0 after a clean stop and 2 for an invalid setting or target."""
     parser = argparse.ArgumentParser(
         prog="vantage-serve",
-        description="Serve a Flask app with waitress. Settings come from the environment: "
-        "PORT, VANTAGE_THREADS, VANTAGE_CONNECTION_LIMIT, VANTAGE_MAX_BODY_BYTES, …",
+        description="Serve a Flask app with waitress. Settings come from environment variables: "
+        "PORT, VANTAGE_HOST, VANTAGE_THREADS, VANTAGE_CONNECTION_LIMIT, VANTAGE_MAX_BODY_BYTES, …",
     )
     parser.add_argument("target", help="module:app or module:factory")
     options = parser.parse_args(arguments)
@@ -259,15 +165,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vantage-serve: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"vantage-serve: {_explain(error)}", file=sys.stderr)
+        reason: Any = error.strerror or error
+        print(
+            f"vantage-serve: cannot start: {reason}. Check PORT, VANTAGE_HOST and the directories the app writes to.",
+            file=sys.stderr,
+        )
         return 2
     server.run()
     return 0
-
-
-def _explain(error: OSError) -> str:
-    text: Any = error.strerror or error
-    return f"cannot start: {text}. Check PORT, VANTAGE_HOST and the folders the app writes to."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings, read once from the environment and checked before anything starts."""
+"""Settings: read once from environment variables and validated before anything starts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ SAMPLERS = (
     "parentbased_traceidratio",
 )
 
+# https://opentelemetry.io/docs/specs/otel/protocol/exporter/ (http/json is not implemented in Python.)
+PROTOCOLS = ("http/protobuf", "grpc")
+
 _ON = ("on", "true", "yes", "1")
 _OFF = ("off", "false", "no", "0")
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the text names the variable, the reason and the fix."""
+    """An invalid setting. The attributes `variable`, `reason` and `fix` make up its text."""
 
     def __init__(self, variable: str, reason: str, fix: str) -> None:
         super().__init__(f"{variable}: {reason}. {fix}.")
@@ -35,11 +38,7 @@ class SettingsError(ValueError):
 
 
 def require_http_url(variable: str, value: str, example: str) -> SplitResult:
-    """The parts of an http(s) URL.
-
-    Raises:
-        SettingsError: The value of `variable` is none; the text shows `example`.
-    """
+    """Return the parts of the http(s) URL that `variable` holds; raises `SettingsError`, which shows `example`."""
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -47,15 +46,16 @@ def require_http_url(variable: str, value: str, example: str) -> SplitResult:
     except ValueError:
         usable = False
     if not usable:
-        raise SettingsError(variable, f"{value!r} is not an http(s) URL", f"Use e.g. {example}")
+        raise SettingsError(variable, f"invalid URL: {value!r} (http or https)", f"Use e.g. {example}")
     return parts
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `Vantage` and `vantage-serve` need to know.
+    """The settings of `Vantage` and `vantage-serve`.
 
-    Times are in seconds and sizes in bytes unless a name says otherwise.
+    Times are in seconds and sizes in bytes unless a name says otherwise. docs/api.md lists each field with its
+    environment variable and range.
     """
 
     service_name: str | None = None
@@ -66,37 +66,36 @@ class Settings:
     span_queue_size: int = 4096
     span_batch_size: int = 512
     export_timeout: float | None = 5.0
-    export_endpoint: str = "http://localhost:4318"
+    export_protocol: str = "http/protobuf"
+    export_endpoint: str = "http://localhost:4318/v1/traces"
     max_body_bytes: int = 1024 * 1024
     host: str = "0.0.0.0"
     port: int = 8000
     threads: int = 8
     connection_limit: int = 200
     stop_timeout: float = 20.0
+    tune_gc: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Return the settings found in `environment` (the process's own by default).
+        """Return the settings in `environment` (default: `os.environ`); an empty value counts as unset.
 
-        An empty value counts as unset, as OpenTelemetry's specification has it.
-        Raises `SettingsError` for the first value that cannot be used.
+        Raises `SettingsError` for the first invalid value.
         """
         read = _Reader(os.environ if environment is None else environment)
         read.choice("OTEL_TRACES_SAMPLER", SAMPLERS, "parentbased_always_on")
         if (read.text("OTEL_TRACES_SAMPLER") or "").endswith("traceidratio"):
             read.number("OTEL_TRACES_SAMPLER_ARG", 1.0, 0.0, 1.0)
-        for variable in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
-            read.choice(variable, ("http/protobuf",), "http/protobuf")
+        general = read.choice("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOLS, cls.export_protocol)
+        protocol = read.choice("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", PROTOCOLS, general)
         read.resource_attributes()
         queue_size = read.integer("OTEL_BSP_MAX_QUEUE_SIZE", cls.span_queue_size, 1, 1_000_000)
-        batch_size = read.integer(
-            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(cls.span_batch_size, queue_size), 1, 100_000
-        )
+        batch_size = read.integer("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(cls.span_batch_size, queue_size), 1, 100_000)
         if batch_size > queue_size:
             raise SettingsError(
                 "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
-                f"{batch_size} is more than the queue holds ({queue_size})",
-                "Set it to at most OTEL_BSP_MAX_QUEUE_SIZE",
+                f"larger than the queue: {batch_size} (1 to {queue_size})",
+                "Use at most the value of OTEL_BSP_MAX_QUEUE_SIZE",
             )
         exporter = read.choice("OTEL_TRACES_EXPORTER", ("otlp", "none"), "otlp")
         return cls(
@@ -104,28 +103,24 @@ class Settings:
             telemetry=read.switch("VANTAGE_TELEMETRY", True),
             log_level=read.choice("VANTAGE_LOG_LEVEL", LOG_LEVELS, cls.log_level, upper=True),
             export_spans=exporter == "otlp" and not read.switch("OTEL_SDK_DISABLED", False),
-            span_schedule_delay_ms=read.integer(
-                "OTEL_BSP_SCHEDULE_DELAY", cls.span_schedule_delay_ms, 1, 600_000
-            ),
+            span_schedule_delay_ms=read.integer("OTEL_BSP_SCHEDULE_DELAY", cls.span_schedule_delay_ms, 1, 600_000),
             span_queue_size=queue_size,
             span_batch_size=batch_size,
             export_timeout=read.export_timeout(cls.export_timeout),
-            export_endpoint=read.endpoint(cls.export_endpoint),
-            max_body_bytes=read.integer(
-                "VANTAGE_MAX_BODY_BYTES", cls.max_body_bytes, 1, 1024 * 1024 * 1024
-            ),
+            export_protocol=protocol,
+            export_endpoint=read.endpoint(protocol),
+            max_body_bytes=read.integer("VANTAGE_MAX_BODY_BYTES", cls.max_body_bytes, 1, 1024 * 1024 * 1024),
             host=read.text("VANTAGE_HOST") or cls.host,
             port=read.integer("PORT", cls.port, 1, 65535),
             threads=read.integer("VANTAGE_THREADS", cls.threads, 1, 256),
-            connection_limit=read.integer(
-                "VANTAGE_CONNECTION_LIMIT", cls.connection_limit, 1, 10_000
-            ),
+            connection_limit=read.integer("VANTAGE_CONNECTION_LIMIT", cls.connection_limit, 1, 10_000),
             stop_timeout=read.number("VANTAGE_STOP_TIMEOUT", cls.stop_timeout, 2.0, 600.0),
+            tune_gc=read.switch("VANTAGE_TUNE_GC", cls.tune_gc),
         )
 
 
 class _Reader:
-    """Reads single variables and turns what cannot be used into a `SettingsError`."""
+    """Reads single variables; raises `SettingsError` for an invalid value."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -133,17 +128,13 @@ class _Reader:
     def text(self, variable: str) -> str | None:
         return self._environment.get(variable, "").strip() or None
 
-    def choice(
-        self, variable: str, allowed: tuple[str, ...], default: str, *, upper: bool = False
-    ) -> str:
+    def choice(self, variable: str, allowed: tuple[str, ...], default: str, *, upper: bool = False) -> str:
         value = self.text(variable)
         if value is None:
             return default
         value = value.upper() if upper else value.lower()
         if value not in allowed:
-            raise SettingsError(
-                variable, f"{value!r} is not supported", f"Use one of: {', '.join(allowed)}"
-            )
+            raise SettingsError(variable, f"unknown value: {value!r} ({', '.join(allowed)})", "Use one of these")
         return value
 
     def switch(self, variable: str, default: bool) -> bool:
@@ -154,51 +145,49 @@ class _Reader:
             return True
         if value.lower() in _OFF:
             return False
-        raise SettingsError(variable, f"{value!r} is neither on nor off", "Use on or off")
+        raise SettingsError(variable, f"not a switch: {value!r} (on, off)", "Use on or off")
 
     def integer(self, variable: str, default: int, low: int, high: int) -> int:
-        value = self.text(variable)
-        if value is None:
-            return default
-        if not re.fullmatch(r"-?[0-9]{1,18}", value):
-            raise SettingsError(
-                variable, f"{value!r} is not a whole number", f"Use {low} to {high}"
-            )
-        return int(self._bounded(variable, int(value), low, high))
+        return int(self.number(variable, default, low, high, r"-?[0-9]{1,18}", "a whole number"))
 
-    def number(self, variable: str, default: float, low: float, high: float) -> float:
+    def number(
+        self, variable: str, default: float, low: float, high: float, form: str = ".*", kind: str = "a number"
+    ) -> float:
         value = self.text(variable)
         if value is None:
             return default
+        allowed, fix = f"({low:.12g} to {high:.12g})", f"Use e.g. {default:.12g}"
         try:
-            number = float(value)
+            number = float(value) if re.fullmatch(form, value) else None
         except ValueError:
-            raise SettingsError(
-                variable, f"{value!r} is not a number", f"Use {low:g} to {high:g}"
-            ) from None
-        return self._bounded(variable, number, low, high)
-
-    def _bounded(self, variable: str, number: float, low: float, high: float) -> float:
-        # Written so that NaN, which compares false with everything, is refused too.
+            number = None
+        if number is None:
+            raise SettingsError(variable, f"not {kind}: {value!r} {allowed}", fix)
+        # Written so that NaN, which compares false with everything, fails as well.
         if not low <= number <= high:
-            raise SettingsError(variable, f"{number:g} is out of range", f"Use {low:g} to {high:g}")
+            raise SettingsError(variable, f"out of range: {value} {allowed}", fix)
         return number
 
-    def endpoint(self, default: str) -> str:
+    def endpoint(self, protocol: str) -> str:
+        """Return the URL that spans are sent to.
+
+        The rules for the path are those of
+        https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
+        """
         general, traces = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-        for variable in (traces, general):
-            value = self.text(variable)
-            if value is None:
-                continue
-            require_http_url(variable, value, "http://jaeger:4318")
+        example = f"http://jaeger:{4317 if protocol == 'grpc' else 4318}"
+        if value := self.text(traces):
+            require_http_url(traces, value, example if protocol == "grpc" else f"{example}/v1/traces")
             return value
-        return default
+        base = self.text(general) or example.replace("jaeger", "localhost")
+        require_http_url(general, base, example)
+        return base if protocol == "grpc" else f"{base.rstrip('/')}/v1/traces"
 
     def export_timeout(self, default: float | None) -> float | None:
-        # None leaves the value to the exporter, which reads the variable itself.
+        # With None the exporter reads the variable itself.
         for variable in ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):
             if self.text(variable) is not None:
-                self.number(variable, 0.0, 0.001, 600.0)
+                self.number(variable, 5.0, 0.001, 600.0)
                 return None
         return default
 
@@ -208,6 +197,6 @@ class _Reader:
             if pair.strip() and not (equals and key.strip()):
                 raise SettingsError(
                     "OTEL_RESOURCE_ATTRIBUTES",
-                    f"{pair.strip()!r} is not key=value",
+                    f"not a key=value pair: {pair.strip()!r}",
                     "Use e.g. deployment.environment.name=prod,service.version=1.2",
                 )

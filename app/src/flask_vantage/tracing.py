@@ -1,4 +1,4 @@
-"""OpenTelemetry: the provider, and an export that can neither block nor fail a request."""
+"""OpenTelemetry tracing, with an export that neither blocks nor fails a request."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from threading import Lock, Thread
 
 from loguru import logger
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from urllib3 import HTTPConnectionPool
 
 from flask_vantage.metrics import Metrics
-from flask_vantage.settings import Settings
+from flask_vantage.settings import Settings, SettingsError
 
-# A collector that is away for a night must not fill the log.
+# A collector that is down for a night must not fill the log.
 _SECONDS_BETWEEN_WARNINGS = 60.0
 
 
 class CountingExporter(SpanExporter):
-    """Passes batches on to `inner`, counts what became of them and reports failure sparingly."""
+    """Passes batches to `inner`, counts exported and lost spans and logs failures at most once a minute.
+
+    Safe to use from any thread.
+    """
 
     def __init__(self, inner: SpanExporter, metrics: Metrics, endpoint: str) -> None:
         self._inner = inner
         self._metrics = metrics
         self._endpoint = endpoint
+        self._lock = Lock()
         self._lost = 0
         self._next_warning = 0.0
-        self._lock = Lock()
         self._waiting = 0
 
     def admit(self, limit: int) -> bool:
-        """Take a place in the queue; False, and counted as dropped, when `limit` are waiting."""
+        """Reserve a place in the queue; returns False, and counts a lost span, when `limit` are waiting."""
         with self._lock:
             admitted = self._waiting < limit
             if admitted:
@@ -66,22 +68,23 @@ class CountingExporter(SpanExporter):
         return result
 
     def _report_loss(self, count: int) -> None:
-        self._lost += count
         now = time.monotonic()
-        if now >= self._next_warning:
-            self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
-            logger.bind(spans_lost=self._lost, endpoint=self._endpoint).warning(
-                "The trace collector takes no spans; requests are served all the same. "
-                "Check that it runs and that OTEL_EXPORTER_OTLP_ENDPOINT is right."
+        with self._lock:
+            self._lost += count
+            lost, due = self._lost, now >= self._next_warning
+            if due:
+                self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
+        if due:
+            logger.bind(spans_lost=lost, endpoint=self._endpoint).warning(
+                "The trace collector takes no spans; requests are served as usual. "
+                "Check that it runs and that OTEL_EXPORTER_OTLP_ENDPOINT and _PROTOCOL fit it."
             )
 
     def _report_recovery(self) -> None:
-        if self._lost:
-            logger.bind(spans_lost=self._lost, endpoint=self._endpoint).info(
-                "The trace collector takes spans again."
-            )
-            self._lost = 0
-            self._next_warning = 0.0
+        with self._lock:
+            lost, self._lost, self._next_warning = self._lost, 0, 0.0
+        if lost:
+            logger.bind(spans_lost=lost, endpoint=self._endpoint).info("The trace collector takes spans again.")
 
     def shutdown(self) -> None:
         self._inner.shutdown()
@@ -93,8 +96,7 @@ class CountingExporter(SpanExporter):
 class BoundedSpanProcessor(BatchSpanProcessor):
     """A batch processor whose full queue drops the newest span and counts it.
 
-    The library's own queue drops without a count that Prometheus could read, and logs from the
-    thread that serves the request.
+    The SDK's own queue drops spans without a metric, and logs in the thread that serves the request.
     """
 
     def __init__(self, exporter: CountingExporter, settings: Settings) -> None:
@@ -113,56 +115,76 @@ class BoundedSpanProcessor(BatchSpanProcessor):
             super().on_end(span)
 
 
-def obtain_provider(settings: Settings, metrics: Metrics, app_name: str) -> trace.TracerProvider:
-    """Return the process's tracer provider, made from the settings when nobody has set one.
+def span_exporter(settings: Settings) -> SpanExporter:
+    """Return the exporter for the protocol in `settings`; raises `SettingsError` when its package is missing."""
+    if settings.export_protocol == "grpc":
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
+        except ModuleNotFoundError:
+            traces = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+            raise SettingsError(
+                traces if os.environ.get(traces) else "OTEL_EXPORTER_OTLP_PROTOCOL",
+                "package opentelemetry-exporter-otlp is not installed: 'grpc' (http/protobuf works without it)",
+                "Install flask-vantage[grpc] or opentelemetry-exporter-otlp, or use http/protobuf",
+            ) from None
+        exporter: SpanExporter = grpc.OTLPSpanExporter(
+            endpoint=settings.export_endpoint,
+            # The scheme decides, as the specification asks; OTEL_EXPORTER_OTLP_INSECURE is for hosts without one.
+            insecure=settings.export_endpoint.startswith("http://"),
+            timeout=settings.export_timeout,
+        )
+        return exporter
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
 
-    A provider that the application has set up itself is used as it is.
+    return http.OTLPSpanExporter(endpoint=settings.export_endpoint, timeout=settings.export_timeout)
+
+
+def obtain_provider(settings: Settings, metrics: Metrics, app_name: str) -> trace.TracerProvider:
+    """Return the process's tracer provider; without one, create it from `settings` and set it.
+
+    A process has one provider, so the first app decides `service.name`; a provider that the application has set is
+    used unchanged.
     """
     current = trace.get_tracer_provider()
     if isinstance(current, TracerProvider):
         return current
     # Resource.create adds OTEL_RESOURCE_ATTRIBUTES; the sampler reads OTEL_TRACES_SAMPLER itself.
-    provider = TracerProvider(
-        resource=Resource.create({SERVICE_NAME: settings.service_name or app_name})
-    )
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: settings.service_name or app_name}))
     if settings.export_spans:
-        exporter = CountingExporter(
-            OTLPSpanExporter(timeout=settings.export_timeout), metrics, settings.export_endpoint
-        )
+        exporter = CountingExporter(span_exporter(settings), metrics, settings.export_endpoint)
         metrics.span_queue_length.set_function(lambda: exporter.waiting)
         provider.add_span_processor(BoundedSpanProcessor(exporter, settings))
     trace.set_tracer_provider(provider)
     return provider
 
 
-def _name_callee(span: trace.Span, pool: HTTPConnectionPool, _: object) -> None:
-    # The instrumentation writes url.full alone; a service graph needs the callee by itself.
-    span.set_attribute("server.address", pool.host)
-    if pool.port:
-        span.set_attribute("server.port", pool.port)
-
-
 def instrument_clients() -> None:
     """Give outgoing HTTP calls a client span and a traceparent header, once per process.
 
-    urllib3 is what requests and most client libraries are built on, so this covers them too.
+    requests and most client libraries are built on urllib3, so this covers them too.
     """
-    # The instrumentation reads this when it is imported; without it, it writes the attribute names
-    # of before 2023.
+    # The instrumentation reads this at import; without it, it uses the attribute names of before 2023.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
 
     instrumentor = URLLib3Instrumentor()
     if not instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.instrument(request_hook=_name_callee)
+        instrumentor.instrument(request_hook=_add_server_address)
+
+
+def _add_server_address(span: trace.Span, pool: HTTPConnectionPool, _: object) -> None:
+    # The instrumentation sets url.full only; a service graph needs the called host by itself.
+    span.set_attribute("server.address", pool.host)
+    if pool.port:
+        span.set_attribute("server.port", pool.port)
 
 
 def shut_down(timeout: float) -> bool:
-    """Export what is queued; return False when that took longer than `timeout` seconds."""
+    """Export the queued spans; returns False when that takes longer than `timeout` seconds."""
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         return True
-    # The SDK's own shutdown waits up to 30 s for a collector that hangs, hence the thread.
+    # The SDK's own shutdown waits up to 30 s for a collector that does not answer, hence the thread.
     worker = Thread(target=provider.shutdown, name="vantage-span-flush", daemon=True)
     worker.start()
     worker.join(timeout)

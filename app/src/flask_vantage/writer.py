@@ -1,9 +1,8 @@
-"""Log lines on their way to the standard output, written by a thread of their own.
+"""A thread that writes log lines to stdout.
 
-A write gives up Python's global lock, so writing in the request's thread costs a change of thread
-for each line; measured with eight threads, that was a third of all the telemetry's time. And a pipe
-that nobody empties would stop every request. So a request only appends its line to a queue, and
-this thread writes whatever has gathered, some hundred times a second at most.
+A write releases Python's global lock, so writing in the request's thread costs a thread switch for each line; measured
+with eight threads, that was a third of the telemetry's time. And a full pipe would block every request. So a request
+appends its line to a queue, and this thread writes the queue at most a hundred times a second.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-# About 16 MiB of usual lines: what a stalled reader costs before lines are dropped.
+# About 16 MiB of usual lines; with a reader that has stopped, more are dropped.
 QUEUE_LINES = 32_768
 _SECONDS_BETWEEN_WRITES = 0.01
 _LINES_PER_WRITE = 256
 
 
 def write_to_stdout(data: bytes) -> None:
-    """Write all of `data`; the stream is looked up each time, since test runners replace it."""
+    """Write `data` to the current sys.stdout, which test runners replace."""
     stream = sys.stdout
     binary = getattr(stream, "buffer", None)
     if binary is None:
@@ -37,7 +36,7 @@ def _ignore(_: int) -> None:
 
 
 class LineWriter:
-    """Queues lines and writes them in order. A full queue drops the newest and counts it."""
+    """Queues lines and writes them in order; a full queue drops the newest and counts it."""
 
     def __init__(self, write: Callable[[bytes], None] = write_to_stdout) -> None:
         self._write = write
@@ -45,11 +44,11 @@ class LineWriter:
         self._wake = threading.Event()
         self._rest = threading.Event()
         self._write_lock = threading.Lock()
-        # Called with the number of lines that were lost.
+        # Called with the number of dropped lines.
         self.count_dropped: Callable[[int], None] = _ignore
         self._start()
         atexit.register(self.flush, 2.0)
-        # A forking server's children have no such thread.
+        # The child of a fork has no such thread.
         os.register_at_fork(after_in_child=self._restart)
 
     def put(self, line: bytes) -> None:
@@ -62,12 +61,12 @@ class LineWriter:
             self._wake.set()
 
     def flush(self, timeout: float) -> bool:
-        """Write what is queued now; return False when that takes longer than `timeout` seconds."""
-        # A thread, because the write itself may hang on a pipe that nobody empties.
+        """Write the queue; returns False when that takes longer than `timeout` seconds."""
+        # A thread, because the write itself blocks while the pipe is full.
         worker = threading.Thread(target=self._drain, name="vantage-log-flush", daemon=True)
         try:
             worker.start()
-        except RuntimeError:  # the interpreter is on its way out and starts no threads
+        except RuntimeError:  # the interpreter is shutting down and starts no threads
             self._drain()
             return True
         worker.join(timeout)
@@ -99,5 +98,5 @@ class LineWriter:
                 try:
                     self._write(chunk)
                 except (OSError, ValueError):
-                    # Nobody reads, or the stream is closed; there is no place left to say so.
+                    # The stream is closed, so this cannot be logged.
                     self.count_dropped(count)

@@ -1,4 +1,4 @@
-"""The public service: a page for people and an API for programs, both fed by the warehouse."""
+"""The public service: a page for browsers and an API for programs, on data of the warehouse."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from shop.client import Warehouse
 from shop.validation import (
     MAX_ID,
     MAX_PAGE,
-    form_values,
     idempotency_key,
     json_object,
     order_request,
     page_request,
+    text_values,
 )
 
 _ORDER_ID = re.compile(r"[0-9a-f]{32}")
@@ -28,16 +28,14 @@ _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self
 
 
 def create_app(warehouse_url: str | None = None) -> Flask:
-    """Return the storefront that calls the warehouse at `warehouse_url` (default: $WAREHOUSE_URL).
+    """Return the storefront; `warehouse_url` defaults to $WAREHOUSE_URL, then to http://127.0.0.1:8001.
 
-    Raises `SettingsError` for a URL that cannot be used. The warehouse need not be up: the
-    storefront is ready without it and says 503 where it needs it.
+    Raises `SettingsError` for an invalid URL. The warehouse may be down: the storefront is ready without it, and
+    answers 503 where it needs it.
     """
     app = Flask(__name__)
     Vantage(app)
-    warehouse = Warehouse(
-        warehouse_url or os.environ.get("WAREHOUSE_URL") or "http://127.0.0.1:8001"
-    )
+    warehouse = Warehouse(warehouse_url or os.environ.get("WAREHOUSE_URL") or "http://127.0.0.1:8001")
     app.extensions["warehouse"] = warehouse
     faults.register(app)
     _add_page(app, warehouse)
@@ -51,49 +49,36 @@ def _add_page(app: Flask, warehouse: Warehouse) -> None:
         products = warehouse.get(f"/products?limit={MAX_PAGE}").get("items", [])
         order_id = request.args.get("order", "")
         order = warehouse.get(f"/orders/{order_id}") if _ORDER_ID.fullmatch(order_id) else None
-        response = Response(
-            render_template(
-                "page.html",
-                products=products,
-                order=order,
-                # One key a page: pressing "Order" twice places one order.
-                key=uuid4().hex,
-                trace_id=current_trace_id(),
-                request_id=current_request_id(),
-            )
-        )
+        # One key a page: pressing "Order" twice places one order.
+        ids = {"key": uuid4().hex, "trace_id": current_trace_id(), "request_id": current_request_id()}
+        response = Response(render_template("page.html", products=products, order=order, **ids))
         response.headers["Content-Security-Policy"] = _PAGE_POLICY
         return response
 
     @app.post("/buy")
     def buy() -> WerkzeugResponse:
-        values = form_values()
-        # The key covers one product each, since a page has a button for every one.
-        key = f"{str(values.pop('key', '')) or uuid4().hex}"[:64]
-        wanted = order_request(values)
+        values = text_values(request.form.items())
+        key = (str(values.pop("key", "")) or uuid4().hex)[:64]
+        product_id, quantity = order_request(values)
         if not re.fullmatch(r"[0-9a-f]{1,64}", key):
-            raise Problem(422, "The form is damaged.", errors=[_wrong_key()])
-        _, order = warehouse.place_order(
-            wanted.product_id, wanted.quantity, f"{key}-{wanted.product_id}-{wanted.quantity}"
-        )
-        # See other: reloading the page that follows repeats nothing.
+            errors = [{"field": "key", "detail": "must be hexadecimal digits"}]
+            raise Problem(422, "The form is damaged.", errors=errors)
+        # The page has one key and a button for each product.
+        _, order = warehouse.place_order(product_id, quantity, f"{key}-{product_id}-{quantity}")
+        # 303: reloading the page that follows repeats nothing.
         return redirect(f"/?order={order.get('id', '')}", 303)
-
-
-def _wrong_key() -> dict[str, str]:
-    return {"field": "key", "detail": "must be hexadecimal digits"}
 
 
 def _add_api(app: Flask, warehouse: Warehouse) -> None:
     @app.get("/ping")
     def ping() -> Response:
-        """The cheapest route: no warehouse, no template. The benchmark calls it."""
+        """The cheapest route, which the benchmark calls: no warehouse, no template."""
         return current_app.response_class("pong\n", mimetype="text/plain")
 
     @app.get("/products")
     def list_products() -> dict[str, Any]:
-        page = page_request()
-        return warehouse.get(f"/products?limit={page.limit}&offset={page.offset}")
+        limit, offset = page_request()
+        return warehouse.get(f"/products?limit={limit}&offset={offset}")
 
     @app.get("/products/<int:product_id>")
     def read_product(product_id: int) -> dict[str, Any]:
@@ -103,15 +88,15 @@ def _add_api(app: Flask, warehouse: Warehouse) -> None:
 
     @app.post("/orders")
     def place_order() -> tuple[dict[str, Any], int, dict[str, str]]:
-        # A key of our own makes the repetition of a broken call safe.
+        # With a key, repeating a call that broke is safe.
         key = idempotency_key() or uuid4().hex
-        wanted = order_request(json_object())
-        status, order = warehouse.place_order(wanted.product_id, wanted.quantity, key)
+        product_id, quantity = order_request(json_object())
+        status, order = warehouse.place_order(product_id, quantity, key)
         return order, status, {"Location": f"/orders/{order.get('id', '')}"}
 
     @app.get("/orders/<order_id>")
     def read_order(order_id: str) -> dict[str, Any]:
-        # Checked here, since the id becomes a part of the warehouse's URL.
+        # Validated here, since the id becomes a part of the warehouse's URL.
         if not _ORDER_ID.fullmatch(order_id):
             raise Problem(404, "There is no order with this id.")
         return warehouse.get(f"/orders/{order_id}")

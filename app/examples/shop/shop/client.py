@@ -1,4 +1,4 @@
-"""The storefront's side of the wire to the warehouse."""
+"""The storefront's HTTP client of the warehouse."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ from flask_vantage.settings import require_http_url
 CONNECT_TIMEOUT_SECONDS = 0.5
 READ_TIMEOUT_SECONDS = 3.0
 _POOL_SIZE = 16
-# What the warehouse says about the client's own request is passed on.
+# Statuses about the client's own request are passed on.
 _PASSED_ON = (404, 409, 422)
 
 # Only while connecting: nothing was sent then, so even an order cannot be placed twice.
-_RETRIES = urllib3.Retry(
-    total=None, connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.05
-)
+_RETRIES = urllib3.Retry(total=None, connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.05)
 
 
 class Warehouse:
-    """Calls the warehouse at `url`. Failures are raised as the `Problem` a client should see."""
+    """Calls the warehouse at `url`; failures are raised as the `Problem` for the client."""
 
     def __init__(self, url: str) -> None:
         parts = require_http_url("WAREHOUSE_URL", url, "http://warehouse:8000")
@@ -49,21 +47,16 @@ class Warehouse:
         self._pool.close()
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return what `path` holds; raises `Problem`."""
+        """Return the JSON object at `path`; raises `Problem`."""
         return self._call("GET", path)[1]
 
     def place_order(self, product_id: int, quantity: int, key: str) -> tuple[int, dict[str, Any]]:
         """Return the status (201 new, 200 repeated) and the order; raises `Problem`."""
         body = json.dumps({"product_id": product_id, "quantity": quantity}).encode()
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        return self._call("POST", "/orders", body, headers)
+        return self._call("POST", "/orders", body, {"Content-Type": "application/json", "Idempotency-Key": key})
 
     def _call(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
         all_headers = {"Accept": "application/json", **(headers or {})}
         if (request_id := current_request_id()) is not None:
@@ -75,30 +68,24 @@ class Warehouse:
         payload = _json_object(response.data)
         if 200 <= response.status < 300:
             if payload is None:
-                raise Problem(502, "The warehouse answered with something that is no JSON object.")
+                raise Problem(502, "The warehouse's answer is not a JSON object.")
             return response.status, payload
         if response.status in _PASSED_ON and payload is not None:
-            members = {k: payload[k] for k in ("available",) if k in payload}
-            raise Problem(
-                response.status,
-                str(payload.get("detail", "The warehouse refused.")),
-                errors=payload.get("errors") or (),
-                **members,
-            )
+            detail = str(payload.get("detail", "The warehouse refused."))
+            members = {name: payload[name] for name in ("available",) if name in payload}
+            raise Problem(response.status, detail, errors=payload.get("errors") or (), **members)
         raise Problem(502, f"The warehouse answered with status {response.status}.")
 
-    def _send(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         url = self._prefix + path
         try:
             return self._pool.request(method, url, body=body, headers=headers)
         except (ProtocolError, MaxRetryError) as error:
             if not isinstance(_cause(error), ProtocolError):
                 raise
-            # The warehouse closed an idle connection as we took it from the pool. Once more on a
-            # new one; safe, as reads change nothing and an order carries its idempotency key.
-            logger.debug("The connection to the warehouse was stale; trying once more.")
+            # The warehouse closed an idle connection of the pool. A retry is safe: reads change nothing, and an
+            # order carries its idempotency key.
+            logger.debug("The connection to the warehouse was stale; retrying.")
             return self._pool.request(method, url, body=body, headers=headers)
 
 
@@ -108,7 +95,7 @@ def _cause(error: HTTPError) -> BaseException | None:
 
 def _unavailable(error: HTTPError) -> Problem:
     cause = _cause(error)
-    # Connect timeouts are timeouts too, but nothing was sent: the warehouse is not there.
+    # A connect timeout is a timeout too, but nothing was sent: the warehouse is not there.
     if isinstance(cause, NewConnectionError | ConnectTimeoutError):
         status, detail = 503, "The warehouse cannot be reached."
     elif isinstance(cause, ReadTimeoutError):
@@ -116,8 +103,7 @@ def _unavailable(error: HTTPError) -> Problem:
     else:
         status, detail = 502, "The connection to the warehouse broke."
     logger.bind(cause=type(cause).__name__, cause_message=str(cause)).warning(detail)
-    headers = {"Retry-After": "1"} if status == 503 else None
-    return Problem(status, detail, headers=headers)
+    return Problem(status, detail, headers={"Retry-After": "1"} if status == 503 else None)
 
 
 def _json_object(data: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""The demo shop: a public storefront that calls an internal warehouse."""

@@ -1,0 +1,183 @@
+"""The warehouse's products and orders in one SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+BUSY_TIMEOUT_SECONDS = 2.0
+
+# synchronous = FULL: an acknowledged order survives a power cut.
+_SCHEMA = """
+PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+CREATE TABLE IF NOT EXISTS products (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    description TEXT NOT NULL,
+    price_cents INTEGER NOT NULL CHECK (price_cents > 0),
+    stock INTEGER NOT NULL CHECK (stock >= 0)
+) STRICT;
+CREATE TABLE IF NOT EXISTS orders (
+    id TEXT PRIMARY KEY,
+    product_id INTEGER NOT NULL REFERENCES products (id),
+    quantity INTEGER NOT NULL CHECK (quantity > 0),
+    total_cents INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    idempotency_key TEXT UNIQUE
+) STRICT;
+"""
+
+_INITIAL_STOCK = 100_000
+_PRODUCTS = (
+    ("Brass compass", "Points north, mostly.", 2450),
+    ("Canvas rucksack", "Thirty litres and two honest buckles.", 6900),
+    ("Enamel mug", "Survives falls, chips with dignity.", 950),
+    ("Field notebook", "Ninety-six pages of weatherproof paper.", 1200),
+    ("Folding stool", "Sits where you are.", 3400),
+    ("Gas lantern", "Warm light for long evenings.", 4800),
+    ("Head torch", "Three hundred lumens, one button.", 2900),
+    ("Hemp rope, 20 m", "Holds more than you should hang on it.", 1800),
+    ("Pocket telescope", "Eight times nearer.", 5600),
+    ("Signal whistle", "Loud.", 450),
+    ("Trail map <North>", "Folded right exactly once, at the factory.", 1100),
+    ("Wool blanket", "Itches only when cold.", 7200),
+)
+
+
+class UnknownProduct(LookupError):
+    """There is no product with this id."""
+
+
+class OutOfStock(Exception):
+    """Fewer pieces are in stock (`available`) than were ordered."""
+
+    def __init__(self, available: int) -> None:
+        super().__init__(f"{available} left")
+        self.available = available
+
+
+class KeyReused(Exception):
+    """The idempotency key belongs to a different order."""
+
+
+class Store:
+    """Products and orders. Safe to use from any thread: they share one connection, one at a time."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file `path`; a new one gets the products. Raises sqlite3.Error."""
+        self._lock = Lock()
+        self._tracer = trace.get_tracer("shop.store")
+        # Autocommit, because transactions are written out below.
+        self.connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self.connection.row_factory = sqlite3.Row
+        try:
+            self.connection.executescript(_SCHEMA)
+            with self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                self.connection.executemany(
+                    "INSERT OR IGNORE INTO products (name, description, price_cents, stock)"
+                    f" VALUES (?, ?, ?, {_INITIAL_STOCK})",
+                    _PRODUCTS,
+                )
+        except sqlite3.Error:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def check(self) -> None:
+        """Raise sqlite3.Error when the file cannot be read."""
+        with self._lock:
+            self.connection.execute("SELECT id FROM products LIMIT 1").fetchone()
+
+    def products(self, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """Return at most `limit` products by id, from `offset` on, and the number of all."""
+        with self._query("SELECT", "products") as execute:
+            rows = execute("SELECT * FROM products ORDER BY id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
+            (total,) = execute("SELECT count(*) FROM products").fetchone()
+        return [dict(row) for row in rows], total
+
+    def product(self, product_id: int) -> dict[str, Any] | None:
+        """Return one product, or None."""
+        with self._query("SELECT", "products") as execute:
+            row = execute("SELECT * FROM products WHERE id = ?", (product_id,)).fetchone()
+        return None if row is None else dict(row)
+
+    def order(self, order_id: str) -> dict[str, Any] | None:
+        """Return one order, or None."""
+        with self._query("SELECT", "orders") as execute:
+            row = execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
+        return None if row is None else _public_order(row)
+
+    def restock(self, product_id: int, quantity: int) -> dict[str, Any] | None:
+        """Add `quantity` pieces to the stock; returns the product, or None."""
+        with self._query("UPDATE", "products") as execute:
+            row = execute(
+                "UPDATE products SET stock = stock + ? WHERE id = ? RETURNING *", (quantity, product_id)
+            ).fetchone()
+        return None if row is None else dict(row)
+
+    def place_order(self, product_id: int, quantity: int, key: str | None) -> tuple[dict[str, Any], bool]:
+        """Take `quantity` pieces from the stock and record the order, in one transaction.
+
+        Returns the order and whether it is new: the same idempotency `key` gives the first order again.
+        Raises `UnknownProduct`, `OutOfStock` or `KeyReused`.
+        """
+        with self._query("INSERT", "orders") as execute, self.connection:
+            # IMMEDIATE takes the write lock at once: two orders cannot both have read the last piece.
+            execute("BEGIN IMMEDIATE")
+            earlier = execute("SELECT * FROM orders WHERE idempotency_key = ?", (key,)).fetchone()
+            if earlier is not None:
+                if (earlier["product_id"], earlier["quantity"]) != (product_id, quantity):
+                    raise KeyReused(key)
+                return _public_order(earlier), False
+            product = execute("SELECT price_cents, stock FROM products WHERE id = ?", (product_id,)).fetchone()
+            if product is None:
+                raise UnknownProduct(product_id)
+            if product["stock"] < quantity:
+                raise OutOfStock(product["stock"])
+            execute("UPDATE products SET stock = stock - ? WHERE id = ?", (quantity, product_id))
+            created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            row = execute(
+                "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
+                (uuid4().hex, product_id, quantity, quantity * product["price_cents"], created_at, key),
+            ).fetchone()
+            return _public_order(row), True
+
+    @contextmanager
+    def _query(self, operation: str, table: str) -> Iterator[Any]:
+        # https://opentelemetry.io/docs/specs/semconv/database/database-spans/
+        attributes = {"db.system.name": "sqlite", "db.operation.name": operation, "db.collection.name": table}
+        with self._tracer.start_as_current_span(
+            f"{operation} {table}",
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                with self._lock:
+                    yield self.connection.execute
+            except sqlite3.Error as error:
+                # Only the database's own errors count as failed: a product that is out of stock is none.
+                span.set_attribute("error.type", type(error).__name__)
+                span.set_status(Status(StatusCode.ERROR))
+                raise
+
+
+def _public_order(row: sqlite3.Row) -> dict[str, Any]:
+    order = dict(row)
+    del order["idempotency_key"]
+    return order

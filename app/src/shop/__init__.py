@@ -1,1 +1,0 @@
-"""The demo: a public storefront that calls an internal warehouse."""
