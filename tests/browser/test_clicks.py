@@ -55,7 +55,7 @@ def test_exemplar_on_a_line_leads_to_its_trace(grafana: Grafana) -> None:
 
 def test_exemplar_on_the_heatmap_leads_to_its_trace(grafana: Grafana) -> None:
     with grafana.board(OVERVIEW, "now-5m", whole=False) as view:
-        panel = view.panel("How long requests take")
+        panel = view.panel("Request duration heatmap")
         view.settle()
         found = dots(panel)
         link = pin(view, found[len(found) // 2])
@@ -67,7 +67,7 @@ def test_exemplar_on_the_heatmap_leads_to_its_trace(grafana: Grafana) -> None:
 
 def test_log_line_leads_to_its_trace(grafana: Grafana) -> None:
     with grafana.board(LOGS, "now-15m", whole=False, service="storefront") as view:
-        panel = view.panel("Lines")
+        panel = view.panel("Log lines")
         view.settle()
         line = panel.get_by_text("GET /products").first
         found = TRACE_ID.search(line.inner_text())
@@ -138,14 +138,14 @@ def test_span_leads_to_the_metrics_of_its_route(grafana: Grafana, trace: View, t
 
 @pytest.mark.parametrize(
     ("text", "uid", "title"),
-    [("Overview of this service", OVERVIEW, "Services"), ("Logs of this service", LOGS, "Lines by service")],
+    [("Overview of this service", OVERVIEW, "Services"), ("Logs of this service", LOGS, "Log lines by service")],
     ids=["overview", "logs"],
 )
 def test_circle_of_the_service_graph_leads_to_the_dashboard_of_its_service(
     grafana: Grafana, text: str, uid: str, title: str
 ) -> None:
     with grafana.board(TRACES, "now-5m", whole=False) as view:
-        panel = view.panel("Who calls whom")
+        panel = view.panel("Service graph")
         view.settle()
         panel.get_by_label("Node: warehouse").get_by_text("warehouse").click(force=True)
         view.page.get_by_text(text).last.wait_for()
@@ -161,7 +161,7 @@ def test_circle_of_the_service_graph_leads_to_the_dashboard_of_its_service(
 
 def test_arrow_of_the_service_graph_says_how_many_calls_and_how_long(grafana: Grafana) -> None:
     with grafana.board(TRACES, "now-5m", whole=False) as view:
-        panel = view.panel("Who calls whom")
+        panel = view.panel("Service graph")
         view.settle()
         arrow = panel.get_by_label("Edge from: storefront to: warehouse")
         arrow.first.hover(force=True)
@@ -176,7 +176,7 @@ def test_arrow_of_the_service_graph_says_how_many_calls_and_how_long(grafana: Gr
 
 def test_line_of_a_graph_leads_to_explore_with_its_query(grafana: Grafana) -> None:
     with grafana.board(LOGS, "now-15m", whole=False) as view:
-        panel = view.panel("Lines by service")
+        panel = view.panel("Log lines by service")
         view.settle()
         # The foot of a bar: what is told of it stays after a click and has the links. Between two bars there is nothing.
         box = panel.locator(".u-over").first.bounding_box()

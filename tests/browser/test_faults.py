@@ -114,7 +114,7 @@ def test_exemplar_of_a_failed_request_leads_to_the_span_that_failed(grafana: Gra
 @pytest.mark.usefixtures("latency")
 def test_exemplar_of_a_slow_request_leads_to_the_span_that_is_slow(grafana: Grafana) -> None:
     with grafana.board(OVERVIEW, "now-5m", whole=False, service="storefront") as view:
-        panel = view.panel("How long requests take")
+        panel = view.panel("Request duration heatmap")
         view.settle()
         link = pin(view, dots(panel)[0])
         trace_id = TRACE_ID.findall(view.text)[-1]

@@ -143,5 +143,5 @@ def test_marks_of_starts_are_found(vm: Machine) -> None:
     for name, board in BOARDS.items():
         for mark in board["annotations"]["list"]:
             answer = vm.instant(filled(mark["expr"]))
-            if mark["name"] == "Starts and deploys":
+            if mark["name"] == "Starts and deployments":
                 assert answer, name

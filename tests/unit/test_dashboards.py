@@ -142,7 +142,7 @@ def test_queries_use_variables_that_exist(board: dict[str, Any]) -> None:
 
 @each
 def test_starts_and_alerts_are_marked(board: dict[str, Any]) -> None:
-    assert [mark["name"] for mark in board["annotations"]["list"]] == ["Starts and deploys", "Alerts"]
+    assert [mark["name"] for mark in board["annotations"]["list"]] == ["Starts and deployments", "Alerts"]
 
 
 def test_six_hour_windows_come_from_recording_rules() -> None:

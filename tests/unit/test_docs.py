@@ -1,4 +1,4 @@
-"""What the documents point to is there."""
+"""Links, make targets and decision records in the documents."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ def broken_links(path: Path) -> list[str]:
     return broken
 
 
-def test_there_are_documents() -> None:
-    names = {str(path.relative_to(ROOT)) for path in documents()}
-    assert {"README.md", "CHANGELOG.md", "docs/architecture.md", "app/README.md", "roles/prometheus/README.md"} <= names
-
-
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(path: Path) -> None:
     assert not broken_links(path)
@@ -78,3 +73,29 @@ def test_every_make_target_that_is_named_exists() -> None:
     for path in documents():
         named = set(re.findall(r"`make ([a-z-]+)", path.read_text(encoding="utf-8")))
         assert named <= targets, (path, named - targets)
+
+
+ADRS = ROOT / "docs/adr"
+RECORDS = sorted(ADRS.glob("[0-9]*.md"))
+
+
+def test_the_index_of_decisions_is_complete() -> None:
+    rows = re.findall(
+        r"^\| \[(\d{3})\]\((\S+)\) \| (.+) \| (.+) \| (\d{4}-\d\d-\d\d) \|$", (ADRS / "README.md").read_text(), re.M
+    )
+    assert [name for _, name, *_ in rows] == [path.name for path in RECORDS]
+    for number, name, _, status, date in rows:
+        lines = (ADRS / name).read_text(encoding="utf-8").splitlines()
+        assert lines[0].startswith(f"# {number}: ")
+        # A superseding record is a link in the record and a number in the index.
+        found = re.sub(r"\[(\d{3})\]\(\S+\)", r"\1", lines[2])
+        assert found.startswith(f"Status: {status} · Date: {date}"), name
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.name)
+def test_a_decision_names_its_alternatives(path: Path) -> None:
+    headings = re.findall(r"^## (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [heading for heading in headings if heading in SECTIONS] == SECTIONS
+
+
+SECTIONS = ["Context", "Decision", "Alternatives considered", "Consequences"]

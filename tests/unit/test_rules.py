@@ -117,7 +117,7 @@ class TestEachAlert:
 
 def test_a_runbook_that_sends_to_another_has_its_words_too() -> None:
     told = {rule["alert"]: rule["annotations"]["runbook"] for rule in rules() if "alert" in rule}
-    assert "Undo the last deployment" in told["SloAvailabilityFastBurn"]
+    assert "Roll back the last deployment" in told["SloAvailabilityFastBurn"]
     assert told["ErrorSpike"].endswith(f"SloAvailabilityFastBurn:\n\n{told['SloAvailabilityFastBurn']}")
     # Commands stay in lines of their own, and nothing of Markdown's emphasis is left.
     assert "\n\n    docker exec vantage-alertmanager amtool" in told["NotificationsFail"]

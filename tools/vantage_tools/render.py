@@ -26,10 +26,10 @@ class Renderer(NamedTuple):
 
 
 def dashboards() -> dict[Path, str]:
-    """Return Grafana's dashboards."""
-    from dashboards.__main__ import DASHBOARDS, FOLDER, rendered
+    """Return Grafana's dashboards. Imported here, because the SDK takes a second to load."""
+    from vantage_tools.dashboards.render import rendered_files
 
-    return {FOLDER / name: rendered(build()) for name, build in DASHBOARDS.items()}
+    return rendered_files()
 
 
 RENDERERS = {

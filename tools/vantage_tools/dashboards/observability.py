@@ -1,13 +1,13 @@
-"""Observability of the observability: do metrics, lines and spans arrive, how late, and for how long is there room?"""
+"""Monitoring stack: whether metrics, log lines and spans arrive, how late, and how much storage is left."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import board, links
-from dashboards.panels import (
+from vantage_tools.dashboards import board, links
+from vantage_tools.dashboards.panels import (
     NEUTRAL,
-    About,
+    PanelOptions,
     Panels,
     Steps,
     days_until_full,
@@ -19,15 +19,15 @@ from dashboards.panels import (
     steps_of,
     transform,
 )
-from dashboards.queries import DISKS, PROMETHEUS, over_time, rows
+from vantage_tools.dashboards.queries import DISKS, PROMETHEUS, over_time, rows
 
 NONE: Steps = ((None, "green"), (1, "red"))
 SOME: Steps = ((None, "green"), (1e-9, "red"))
-# Seconds until an event can be seen.
+# Seconds until an event can be queried.
 DELAY: Steps = ((None, "green"), (30, "orange"), (120, "red"))
 I = "[$__rate_interval]"  # noqa: E741 - it is read inside long expressions
 
-# What an engine did not take or could not keep. `or vector(0)` where a counter appears with its first loss.
+# Data that a component refused or dropped. `or vector(0)` where a counter appears only with its first drop.
 DROPS = {
     "Promtail lines": f"sum(rate(promtail_dropped_entries_total{I})) or vector(0)",
     "Loki lines": f"sum(rate(loki_discarded_samples_total{I})) or vector(0)",
@@ -42,16 +42,16 @@ DROPS = {
 
 def build() -> Dashboard:
     """The dashboard."""
-    stack = board.new(
+    stack = board.create(
         links.STACK,
-        "Observability of the observability",
-        "Whether metrics, lines and spans arrive, how late they are, what is lost, and for how long there is room.",
+        "Monitoring stack",
+        "Whether metrics, log lines and spans arrive, how late they are, what is dropped, and how much storage is left.",
     )
     stack.with_variable(board.service_variable("up"))
     stack.with_variable(board.instance_variable("up"))
     for panel in (*_figures(), *_arrival()):
         stack.with_panel(panel)
-    stack.with_row(Row("Delay and room"))
+    stack.with_row(Row("Delay and storage"))
     for panel in _room():
         stack.with_panel(panel)
     stack.with_row(Row("Engines"))
@@ -63,17 +63,17 @@ def build() -> Dashboard:
 def _figures() -> Panels:
     lost = " + ".join(f"({expr.replace(I, '[5m]')})" for expr in DROPS.values())
     yield from figures(
-        ("Targets down", "Targets that Prometheus cannot scrape.", "none", NONE, "count(up == 0) or vector(0)"),
+        ("Targets down", "Scrape targets that are down.", "none", NONE, "count(up == 0) or vector(0)"),
         (
-            "Lost",
-            "Lines, spans, samples and alerts per second that were dropped somewhere, over 5 minutes.",
+            "Dropped data",
+            "Log lines, spans, samples and alerts dropped per second over 5 minutes.",
             "short",
             SOME,
             lost,
         ),
         (
             "Failed reloads",
-            "Engines whose newest config was refused; they run on the one before.",
+            "Engines that refused their newest config and run the previous one.",
             "none",
             NONE,
             "count(prometheus_config_last_reload_successful == 0 or alertmanager_config_last_reload_successful == 0 "
@@ -81,15 +81,15 @@ def _figures() -> Panels:
         ),
         (
             "Failing rules",
-            "Rule evaluations that failed in the last 15 minutes.",
+            "Failed rule evaluations in the last 15 minutes.",
             "none",
             NONE,
             "sum(increase(prometheus_rule_evaluation_failures_total[15m])) or vector(0)",
         ),
         days_until_full(DISKS),
         (
-            "Slowest to be seen",
-            "Seconds until the newest sample, line or span can be found, the slowest of the three.",
+            "Ingestion delay",
+            "Seconds until a new sample, log line or span can be queried; the slowest of the three.",
             "s",
             DELAY,
             f"max({_scrape_age()} or {_line_delay('[5m]')} or {_span_delay('[5m]')})",
@@ -122,9 +122,9 @@ def _span_delay(window: str) -> str:
 
 def _arrival() -> Panels:
     yield states(
-        About(
+        PanelOptions(
             title="Targets",
-            description="Whether each target could be scraped: green it could, red it could not.",
+            description="Scrape result of each target: green is up, red is down.",
             source=PROMETHEUS, width=24, height=8, steps=((None, "red"), (1, "green")),
             overrides=[],
         ),
@@ -132,35 +132,35 @@ def _arrival() -> Panels:
     )  # fmt: skip
     for title, words, unit, expr, legend in (
         (
-            "Samples taken",
-            "Samples per second that Prometheus stores.",
+            "Samples ingested",
+            "Samples per second stored by Prometheus.",
             "cps",
             f"sum(rate(prometheus_tsdb_head_samples_appended_total{I}))",
             "samples",
         ),
         (
-            "Lines taken",
-            "Lines per second that Loki accepts.",
+            "Log lines ingested",
+            "Log lines per second accepted by Loki.",
             "cps",
             f"sum(rate(loki_distributor_lines_received_total{I}))",
             "lines",
         ),
         (
-            "Spans taken",
-            "Spans per second that Jaeger accepts.",
+            "Spans ingested",
+            "Spans per second accepted by Jaeger.",
             "cps",
             f"sum(rate(otelcol_receiver_accepted_spans_total{I}))",
             "spans",
         ),
     ):
         yield graph(
-            About(title=title, description=words, source=PROMETHEUS, width=6, height=7, unit=unit, minimum=0),
+            PanelOptions(title=title, description=words, source=PROMETHEUS, width=6, height=7, unit=unit, minimum=0),
             over_time(expr, legend),
         )
     yield graph(
-        About(
-            title="Lost over time",
-            description="What was dropped per second, by who dropped it. Anything above 0 is a hole in what you see.",
+        PanelOptions(
+            title="Dropped data over time",
+            description="Data dropped per second, by component. Anything above 0 is missing from the dashboards.",
             source=PROMETHEUS, width=6, height=7, unit="cps", minimum=0, steps=SOME,
         ),
         *(over_time(expr, name, ref) for (name, expr), ref in zip(DROPS.items(), "ABCDEF", strict=True)),
@@ -170,10 +170,10 @@ def _arrival() -> Panels:
 
 def _room() -> Panels:
     yield graph(
-        About(
-            title="From event to visibility",
-            description="Seconds until something that happened can be found: age of the oldest newest sample, mean lag of "
-            "a push of lines, and the time a span waits to be sent and stored.",
+        PanelOptions(
+            title="Ingestion delay by signal",
+            description="Seconds until an event can be queried: age of the oldest scrape, mean lag of log lines, and the "
+            "time a span waits to be sent and stored.",
             source=PROMETHEUS, width=8, unit="s", minimum=0, steps=DELAY,
         ),
         over_time(_scrape_age(), "metrics", "A"),
@@ -181,10 +181,10 @@ def _room() -> Panels:
         over_time(_span_delay(I), "spans", "C"),
     )  # fmt: skip
     yield graph(
-        About(
-            title="Size of the stores",
-            description="Bytes on disk that Prometheus and Jaeger report. Loki reports none of its own: see the file "
-            "system on “Host and units”.",
+        PanelOptions(
+            title="Storage size",
+            description="Bytes on disk reported by Prometheus and Jaeger. Loki reports none: see the file system on "
+            "“Host and units”.",
             source=PROMETHEUS, width=8, unit="bytes", minimum=0,
         ),
         over_time(
@@ -195,10 +195,10 @@ def _room() -> Panels:
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield listing(
-        About(
-            title="How far back",
-            description="How long Prometheus may keep samples, how far back its oldest one is, and how long Jaeger and "
-            "Loki keep theirs is set in their roles.",
+        PanelOptions(
+            title="Retention",
+            description="Retention of Prometheus and the age of its oldest sample. The retention of Jaeger and Loki is "
+            "set in their roles.",
             source=PROMETHEUS, width=8, empty="Prometheus does not scrape itself",
             transformations=[
                 transform("labelsToFields"),
@@ -207,13 +207,13 @@ def _room() -> Panels:
                 transform(
                     "organize",
                     renameByName={
-                        "service_name": "Store", "Value #A": "Kept", "Value #B": "Reaches back", "Value #C": "Size limit",
+                        "service_name": "Store", "Value #A": "Retention", "Value #B": "Oldest sample", "Value #C": "Size limit",
                     },
                 ),
             ],
             overrides=[
-                named("Kept", unit="s", thresholds=steps_of(NEUTRAL)),
-                named("Reaches back", unit="s", thresholds=steps_of(NEUTRAL)),
+                named("Retention", unit="s", thresholds=steps_of(NEUTRAL)),
+                named("Oldest sample", unit="s", thresholds=steps_of(NEUTRAL)),
                 named("Size limit", unit="bytes", thresholds=steps_of(NEUTRAL)),
             ],
         ),
@@ -225,9 +225,9 @@ def _room() -> Panels:
 
 def _engines() -> Panels:
     yield graph(
-        About(
-            title="Answer time of the engines",
-            description="p95 of what they are asked: Loki's queries, Prometheus' HTTP API, Jaeger's storage reads.",
+        PanelOptions(
+            title="Engine latency",
+            description="p95 latency of Loki's queries, Prometheus' HTTP API and Jaeger's storage.",
             source=PROMETHEUS, width=8, unit="s", minimum=0,
         ),
         over_time(
@@ -243,9 +243,9 @@ def _engines() -> Panels:
         ),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Series and streams",
-            description="What the stores hold in memory: a steep rise is a label with too many values.",
+            description="Series and streams in memory. A steep rise means a label with too many values.",
             source=PROMETHEUS, width=8, unit="locale", decimals=0, minimum=0,
         ),
         over_time("sum(prometheus_tsdb_head_series)", "Prometheus series", "A"),
@@ -253,9 +253,9 @@ def _engines() -> Panels:
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield listing(
-        About(
+        PanelOptions(
             title="Versions",
-            description="What runs, as each process reports it.",
+            description="Versions as reported by each process.",
             source=PROMETHEUS, width=8, empty="No process reports its version",
             transformations=[
                 transform("filterFieldsByName", include={"names": ["service_name", "version", "instance"]}),

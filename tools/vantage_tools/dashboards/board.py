@@ -18,23 +18,23 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from dashboards import links
-from dashboards.queries import LOKI, PROMETHEUS
+from vantage_tools.dashboards import links
+from vantage_tools.dashboards.queries import LOKI, PROMETHEUS
 
 REQUESTS = "http_server_request_duration_seconds"
 EVERYTHING = VariableOption(text="All", value="$__all", selected=True)
 
 
-def new(uid: str, title: str, description: str, *, start: str = "now-1h", refresh: str = "30s") -> Dashboard:
+def create(uid: str, title: str, description: str, *, start: str = "now-1h", refresh: str = "30s") -> Dashboard:
     """A dashboard without panels; its data sources are chosen by variables, so it works in any Grafana."""
     board = Dashboard(title).uid(uid).description(description).tags([links.TAG]).readonly()
     board.time(start, "now").refresh(refresh).timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
     board.timepicker(TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
-    return board.links(links.neighbours())
+    return board.links(links.dashboard_menu())
 
 
 def add_sources(board: Dashboard) -> Dashboard:
-    """Choices of the data sources; they come last, because few people change them."""
+    """Add the data source variables. They come last, because few users change them."""
     for name, label in (("prometheus", "Metrics"), ("loki", "Logs"), ("jaeger", "Traces")):
         board.with_variable(
             DatasourceVariable(name).label(label).type(name).description(f"The {label.lower()} data source.")
@@ -45,26 +45,28 @@ def add_sources(board: Dashboard) -> Dashboard:
 def service_variable(metric: str = f"{REQUESTS}_count", everything: str = ".+") -> QueryVariable:
     """Which services are shown; all of them at first. An empty `everything` stands for those that the metric names."""
     query = f"label_values({metric}, service_name)"
-    return _choice("service", "Service", query, "Services that are shown.", everything)
+    return _choice("service", "Service", query, "Services to show.", everything)
 
 
 def traced_variable(metric: str, condition: str) -> QueryVariable:
     """Of which service traces are listed. An app that has an objective can be chosen before its first request."""
     names = f"{metric}|service_name:slo_availability_objective:ratio"
     query = f'label_values({{__name__=~"{names}", {condition}}}, service_name)'
-    return single("traced", "Traces of", query, "The service whose traces are listed; Jaeger searches one.")
+    return single(
+        "traced", "Traces of", query, "Service whose traces are listed. Jaeger searches one service at a time."
+    )
 
 
 def route_variable() -> QueryVariable:
     """Which routes are shown. A line or series without a route belongs to "All", hence the `*`."""
     query = f'label_values({REQUESTS}_count{{service_name=~"$service"}}, http_route)'
-    return _choice("route", "Route", query, "Route templates that are shown.", ".*")
+    return _choice("route", "Route", query, "Route templates to show.", ".*")
 
 
 def instance_variable(metric: str = f"{REQUESTS}_count", condition: str = 'service_name=~"$service"') -> QueryVariable:
     """Which instances are shown."""
     query = f"label_values({metric}{{{condition}}}, instance)"
-    return _choice("instance", "Instance", query, "Scraped addresses that are shown.", ".+")
+    return _choice("instance", "Instance", query, "Scrape targets to show.", ".+")
 
 
 def _choice(name: str, label: str, query: str, description: str, everything: str) -> QueryVariable:
@@ -92,7 +94,7 @@ def log_label(label: str, name: str, shown: str, description: str, stream: str =
 def status_variable() -> CustomVariable:
     """Which HTTP status codes are shown; lines without one belong to all."""
     choices = {"All": ".*", "2xx": "2..", "3xx": "3..", "4xx": "4..", "5xx": "5.."}
-    variable = CustomVariable("status").label("Status").description("HTTP status codes that are shown.")
+    variable = CustomVariable("status").label("Status").description("HTTP status codes to show.")
     variable.values(", ".join(f"{text} : {value}" for text, value in choices.items()))
     options = [VariableOption(text=t, value=v, selected=t == "All") for t, v in choices.items()]
     return variable.options(options).current(options[0])
@@ -108,13 +110,13 @@ def text_variable(name: str, label: str, description: str) -> TextBoxVariable:
     return TextBoxVariable(name).label(label).description(description).default_value("")
 
 
-def marks(services: str = "", alerts: str = "") -> list[dict[str, object]]:
-    """Deploys and alerts as marks on every graph. Plain data: the SDK's model lacks these fields."""
+def annotation_queries(services: str = "", alerts: str = "") -> list[dict[str, object]]:
+    """Return the annotations of every graph: deployments and alerts. Plain data, because the SDK's model lacks fields."""
     source = {"type": "prometheus", "uid": "${prometheus}"}
     joined = "on (instance, service_name) group_left (version, python_version)"
     return [
         {
-            "name": "Starts and deploys",
+            "name": "Starts and deployments",
             "datasource": source,
             "enable": True,
             "hide": False,

@@ -1,12 +1,24 @@
-"""Service level objectives: what is promised, what is left of the budget, and what ate it."""
+"""Service level objectives: targets, remaining error budgets, burn rates, and what consumed the budget."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import board, links
-from dashboards.panels import NEUTRAL, About, Panels, Steps, bars, graph, listing, matching, named, steps_of, transform
-from dashboards.queries import PROMETHEUS, over_time, rows
+from vantage_tools.dashboards import board, links
+from vantage_tools.dashboards.panels import (
+    NEUTRAL,
+    PanelOptions,
+    Panels,
+    Steps,
+    bars,
+    graph,
+    listing,
+    matching,
+    named,
+    steps_of,
+    transform,
+)
+from vantage_tools.dashboards.queries import PROMETHEUS, over_time, rows
 
 SERVICE = 'service_name=~"$service"'
 BUDGET: Steps = ((None, "red"), (0, "orange"), (0.25, "green"))
@@ -17,34 +29,34 @@ BY_ROUTE = "service_name_http_route:http_server"
 
 def build() -> Dashboard:
     """The dashboard."""
-    slo = board.new(
+    slo = board.create(
         links.SLO,
         "Service level objectives",
-        "What is promised, how much of the error budget is left, how fast it is spent, and what spent it.",
+        "Objectives, remaining error budgets, burn rates, and what consumed the budget.",
         start="now-6h",
         refresh="1m",
     )
     slo.with_variable(board.service_variable("service_name:slo_availability_objective:ratio"))
     for panel in _state():
         slo.with_panel(panel)
-    slo.with_row(Row("How fast the budget is spent"))
+    slo.with_row(Row("Burn rate"))
     for panel in _burn():
         slo.with_panel(panel)
-    slo.with_row(Row("What spent it"))
-    for panel in _eaten():
+    slo.with_row(Row("Budget consumption"))
+    for panel in _consumption():
         slo.with_panel(panel)
     return slo
 
 
 def _state() -> Panels:
-    for kind, promise in (("availability", "answered without a 5xx"), ("latency", "answered in time")):
+    for kind, verb in (("availability", "fail"), ("latency", "be slow")):
         yield bars(
-            About(
-                title=f"{kind.capitalize()} budget left",
-                description=f"Share of the error budget that is left in the window of the objective: the requests that "
-                f"need not be {promise}. Below 0 the objective is missed.",
+            PanelOptions(
+                title=f"{kind.capitalize()} budget remaining",
+                description=f"Remaining share of the error budget in the objective's window: the requests that may "
+                f"still {verb}. Below 0 the objective is missed.",
                 source=PROMETHEUS, width=6, height=6, unit="percentunit", decimals=1, minimum=0, maximum=1,
-                steps=BUDGET, empty="No objective is set",
+                steps=BUDGET, empty="No objectives configured",
                 data_links=[
                     links.to_dashboard("Overview", links.OVERVIEW, "var-service=${__field.labels.service_name}")
                 ],
@@ -54,16 +66,16 @@ def _state() -> Panels:
     columns = {
         "A": ("Availability", "service_name:slo_availability_objective:ratio"),
         "B": ("Latency", "service_name:slo_latency_objective:ratio"),
-        "C": ("Within", "service_name:slo_latency_threshold:seconds"),
+        "C": ("Threshold", "service_name:slo_latency_threshold:seconds"),
         "D": ("Error burn", "service_name:slo_availability_burn:rate1h"),
         "E": ("Latency burn", "service_name:slo_latency_burn:rate1h"),
     }
     yield listing(
-        About(
+        PanelOptions(
             title="Objectives",
-            description="What is promised for each service, and how many times faster than allowed the budgets were "
-            "spent over the last hour. The objectives are variables of the Prometheus role.",
-            source=PROMETHEUS, width=12, height=6, empty="No objective is set",
+            description="Objectives of each service and the burn rates of the last hour. Objectives are set by "
+            "prometheus_slos.",
+            source=PROMETHEUS, width=12, height=6, empty="No objectives configured",
             transformations=[
                 transform("joinByField", byField="service_name", mode="outer"),
                 transform("filterFieldsByName", include={"pattern": "service_name|Value.*"}),
@@ -75,7 +87,7 @@ def _state() -> Panels:
             ],
             overrides=[
                 matching("Availability|Latency", unit="percentunit", decimals=2, thresholds=steps_of(NEUTRAL)),
-                named("Within", unit="s", thresholds=steps_of(NEUTRAL), custom__width=80),
+                named("Threshold", unit="s", thresholds=steps_of(NEUTRAL), custom__width=80),
                 matching(
                     ".*burn", unit="suffix:×", decimals=2, thresholds=steps_of(BURN),
                     custom__cellOptions={"type": "color-background", "mode": "basic"},
@@ -86,9 +98,9 @@ def _state() -> Panels:
     )  # fmt: skip
     for kind in ("availability", "latency"):
         yield graph(
-            About(
-                title=f"{kind.capitalize()} budget left over time",
-                description="Share of the error budget that is left, at each moment, in the window that ends there.",
+            PanelOptions(
+                title=f"{kind.capitalize()} budget remaining over time",
+                description="Remaining share of the error budget at each moment, over the window that ends there.",
                 source=PROMETHEUS, width=12, height=7, unit="percentunit", maximum=1, steps=BUDGET,
             ),
             over_time(f"service_name:slo_{kind}_error_budget_left:ratio{{{SERVICE}}}", "{{service_name}}"),
@@ -99,18 +111,18 @@ def _state() -> Panels:
 def _burn() -> Panels:
     for kind in ("availability", "latency"):
         for words, windows, alert in (
-            ("fast", ("5m", "1h"), "Both above 14.4: the fast alert fires"),
-            ("slow", ("6h", "3d"), "Both above 1: the slow alert fires"),
+            ("fast", ("5m", "1h"), "The fast-burn alert fires if both exceed 14.4"),
+            ("slow", ("6h", "3d"), "The slow-burn alert fires if both exceed 1"),
         ):
             yield graph(
-                About(
+                PanelOptions(
                     title=f"{kind.capitalize()}, {words} burn",
-                    description=f"How many times faster than allowed the {kind} budget is spent, in a short and a long "
-                    f"window. {alert}.",
+                    description=f"Burn rate of the {kind} budget (1 spends it exactly within the window), over a short "
+                    f"and a long window. {alert}.",
                     source=PROMETHEUS, width=12, height=7, unit="suffix:×", decimals=1, minimum=0,
                     soft_maximum=16 if words == "fast" else 1.2,
                     steps=((None, "green"), (14.4, "red")) if words == "fast" else ((None, "green"), (1, "red")),
-                    links=[links.to_dashboard("What failed", links.OVERVIEW, "${service:queryparam}")],
+                    links=[links.to_dashboard("Failed requests", links.OVERVIEW, "${service:queryparam}")],
                 ),
                 *(
                     over_time(f"service_name:slo_{kind}_burn:rate{window}{{{SERVICE}}}", f"{{{{service_name}}}} {window}", ref)
@@ -120,16 +132,16 @@ def _burn() -> Panels:
             )  # fmt: skip
 
 
-def _eaten() -> Panels:
+def _consumption() -> Panels:
     # Minute by minute: a mean of a route that was known for ten minutes, times six hours, would be far too many.
     failed = f"sum_over_time({BY_ROUTE}_errors:rate5m{{{SERVICE}}}[$__range:1m]) * 60"
     here = "var-service=${__data.fields.Service:percentencode}&var-route=${__data.fields.Route:percentencode}"
     yield listing(
-        About(
+        PanelOptions(
             title="Failed requests by route",
-            description="About how many requests of the time range were answered with a 5xx, by route, the largest "
-            "first: this ate the availability budget.",
-            source=PROMETHEUS, width=12, height=8, empty="No request failed in this time range",
+            description="Estimated number of requests answered with a 5xx in the time range, by route, largest first: "
+            "they consumed the availability budget.",
+            source=PROMETHEUS, width=12, height=8, empty="No failed requests in this time range",
             transformations=[
                 transform(
                     "organize",
@@ -157,10 +169,10 @@ def _eaten() -> Panels:
         sort="Failed",
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Failed and slow requests",
-            description="Requests per second that spend a budget: those answered with a 5xx, and those that took longer "
-            "than the latency objective allows.",
+            description="Requests per second that consume a budget: answered with a 5xx, or slower than the latency "
+            "objective.",
             source=PROMETHEUS, width=12, height=8, unit="reqps", minimum=0,
         ),
         over_time(f"service_name:http_server_errors:rate5m{{{SERVICE}}}", "{{service_name}} failed", "A"),

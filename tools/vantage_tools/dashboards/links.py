@@ -21,12 +21,12 @@ SLO = "vantage-slo"
 HOST = "vantage-host"
 STACK = "vantage-observability"
 
-# The sources travel along: where somebody chose other ones, the next dashboard shows the same stores.
+# Links keep the selected data sources.
 _SOURCES = "${prometheus:queryparam}&${loki:queryparam}&${jaeger:queryparam}"
 
 
-def neighbours() -> list[Link]:
-    """The menu above every dashboard: all others, with the same variables and time range."""
+def dashboard_menu() -> list[Link]:
+    """Return the menu of all dashboards, which keeps variables and time range."""
     menu = DashboardLink("Other dashboards").type(DashboardLinkType.DASHBOARDS).tags([TAG])
     return [menu.as_dropdown(True).include_vars(True).keep_time(True).icon("external link").tooltip("")]
 

@@ -1,19 +1,31 @@
-"""Logs: how much is said, the lines as they are, and the same lines as a table of their fields."""
+"""Logs: volume, raw log lines, and the same lines as a table of their fields."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import board, links
-from dashboards.panels import BAD, NOTICE, PLAIN, About, Panels, colour, graph, listing, log_lines, named, transform
-from dashboards.queries import LOKI, counted, counted_now, lines
+from vantage_tools.dashboards import board, links
+from vantage_tools.dashboards.panels import (
+    BAD,
+    NOTICE,
+    PLAIN,
+    PanelOptions,
+    Panels,
+    colour,
+    graph,
+    listing,
+    log_lines,
+    named,
+    transform,
+)
+from vantage_tools.dashboards.queries import LOKI, counted, counted_now, lines
 
-# Backticks, so that what a person types needs no escape but its own.
+# Backticks: a regular expression typed by a user needs no further escaping.
 STREAMS = '{service_name=~"$service", level=~"$level", host=~"$host"} |~ `(?i)$search` | trace_id=~`$trace_id.*`'
 FIELDS = f'{STREAMS} | json | http_route=~"$route" | http_response_status_code=~"$status"'
 
-# What a pattern is: the exception, or the message without what differs from line to line.
-SAID = "{{if .exception_type}}{{.exception_type}}: {{.exception_message}}{{else if .message}}{{.message}}{{else}}{{__line__}}{{end}}"
+# The pattern of a line: its exception, or its message without the parts that differ from line to line.
+MESSAGE = "{{if .exception_type}}{{.exception_type}}: {{.exception_message}}{{else if .message}}{{.message}}{{else}}{{__line__}}{{end}}"
 COLUMNS = {
     "Time": "Time",
     "level": "Level",
@@ -39,26 +51,24 @@ LEVEL_COLOURS = {
 
 def build() -> Dashboard:
     """The dashboard."""
-    logs = board.new(links.LOGS, "Logs", "What the services say: how much, the lines themselves, their fields.")
+    logs = board.create(links.LOGS, "Logs", "Log volume, raw log lines, and log lines by field.")
     for name, label in (("service", "Service"), ("level", "Level"), ("host", "Host")):
         stream = '{service_name=~"$service"}' if name == "level" else ""
         logs.with_variable(
-            board.log_label("service_name" if name == "service" else name, name, label, f"{label}s shown.", stream)
+            board.log_label("service_name" if name == "service" else name, name, label, f"{label}s to show.", stream)
         )
     logs.with_variable(board.route_variable())
     logs.with_variable(board.status_variable())
     logs.with_variable(
-        board.text_variable("trace_id", "Trace id", "Shows the lines of one trace, or of its first digits.")
+        board.text_variable("trace_id", "Trace id", "Log lines of one trace; the first digits of the id are enough.")
     )
-    logs.with_variable(
-        board.text_variable("search", "Text", "A regular expression that a line holds; case is ignored.")
-    )
+    logs.with_variable(board.text_variable("search", "Text", "Regular expression to find in a line; case-insensitive."))
     for panel in _volume():
         logs.with_panel(panel)
-    logs.with_row(Row("Lines as they are"))
+    logs.with_row(Row("Raw log lines"))
     for panel in _raw():
         logs.with_panel(panel)
-    logs.with_row(Row("Lines by their JSON fields"))
+    logs.with_row(Row("Log lines by JSON field"))
     for panel in _parsed():
         logs.with_panel(panel)
     return logs
@@ -69,10 +79,10 @@ def _volume() -> Panels:
         "These lines in Explore", "loki", {"expr": '{level="${__field.labels.level}"}', "queryType": "range"}
     )
     yield graph(
-        About(
-            title="Lines by level",
-            description="Lines in each interval, by level. Lines without a level count as unknown. The filters for "
-            "route and status do not apply here.",
+        PanelOptions(
+            title="Log lines by level",
+            description="Log lines in each interval, by level. Lines without a level are unknown. The filters for route "
+            "and status do not apply.",
             source=LOKI, width=12, height=7, unit="locale", minimum=0, decimals=0, data_links=[explore],
             overrides=[named(level, color=colour(name)) for level, name in LEVEL_COLOURS.items()],
         ),
@@ -85,9 +95,9 @@ def _volume() -> Panels:
         {"expr": '{service_name="${__field.labels.service_name}"}', "queryType": "range"},
     )
     yield graph(
-        About(
-            title="Lines by service",
-            description="Lines in each interval, by service. The filters for route and status do not apply here.",
+        PanelOptions(
+            title="Log lines by service",
+            description="Log lines in each interval, by service. The filters for route and status do not apply.",
             source=LOKI, width=12, height=7, unit="locale", minimum=0, decimals=0, data_links=[explore],
         ),
         counted(f"sum by (service_name) (count_over_time({STREAMS} [$__auto]))", "{{service_name}}"),
@@ -97,11 +107,11 @@ def _volume() -> Panels:
 
 def _raw() -> Panels:
     yield log_lines(
-        About(
-            title="Lines",
-            description="The newest 200 lines as they were written. A click on one shows its fields; trace_id leads to "
-            "the trace. The filters for route and status do not apply here.",
-            source=LOKI, width=24, height=12, empty="No lines for this choice",
+        PanelOptions(
+            title="Log lines",
+            description="The newest 200 log lines as written. Click a line to see its fields; trace_id links to the "
+            "trace. The filters for route and status do not apply.",
+            source=LOKI, width=24, height=12, empty="No matching log lines",
         ),
         lines(STREAMS, 200),
     )  # fmt: skip
@@ -110,11 +120,11 @@ def _raw() -> Panels:
 def _parsed() -> Panels:
     here = f"/d/{links.LOGS}?${{__url_time_range}}&${{service:queryparam}}"
     yield listing(
-        About(
+        PanelOptions(
             title="Requests and events by field",
-            description="The newest 200 lines that are JSON, field by field, with all filters applied. A click on a "
-            "trace id opens the trace.",
-            source=LOKI, width=24, height=12, empty="No JSON lines for this choice",
+            description="The newest 200 JSON log lines by field, with all filters applied. Click a trace id to open "
+            "the trace.",
+            source=LOKI, width=24, height=12, empty="No matching JSON lines",
             transformations=[
                 transform("extractFields", source="labels", format="json", replace=False, keepTime=False),
                 transform("filterFieldsByName", include={"names": list(COLUMNS)}),
@@ -147,18 +157,18 @@ def _parsed() -> Panels:
         sort="Time",
     )  # fmt: skip
     yield listing(
-        About(
-            title="Patterns of errors and warnings",
-            description="Errors and warnings of the whole time range, counted by what they say; digits are masked by #.",
-            source=LOKI, width=24, height=9, empty="No errors and no warnings",
+        PanelOptions(
+            title="Error and warning patterns",
+            description="Errors and warnings of the time range, counted by message; digits are replaced by #.",
+            source=LOKI, width=24, height=9, empty="No errors or warnings",
             transformations=[
                 transform("labelsToFields"),
                 transform("merge"),
-                transform("filterFieldsByName", include={"pattern": "service_name|level|said|Value.*"}),
+                transform("filterFieldsByName", include={"pattern": "service_name|level|text|Value.*"}),
                 transform(
                     "organize",
-                    indexByName={"Value #A": 0, "level": 1, "service_name": 2, "said": 3},
-                    renameByName={"Value #A": "Lines", "level": "Level", "service_name": "Service", "said": "What they say"},
+                    indexByName={"Value #A": 0, "level": 1, "service_name": 2, "text": 3},
+                    renameByName={"Value #A": "Lines", "level": "Level", "service_name": "Service", "text": "Message"},
                 ),
             ],
             overrides=[
@@ -179,9 +189,9 @@ def _level_mappings() -> list[dict[str, object]]:
 
 
 def _patterns() -> str:
-    worth_it = '{service_name=~"$service", level=~"error|critical|fatal|warn|warning", host=~"$host"} |~ `(?i)$search`'
+    selector = '{service_name=~"$service", level=~"error|critical|fatal|warn|warning", host=~"$host"} |~ `(?i)$search`'
     return (
-        f"topk(30, sum by (service_name, level, said) (count_over_time({worth_it} | json"
-        f' | http_route=~"$route" | drop __error__, __error_details__ | label_format said=`{SAID}`'
-        ' | label_format said=`{{ regexReplaceAll "[0-9a-fA-F]{8,}|[0-9]+" .said "#" | trunc 160 }}` [$__range])))'
+        f"topk(30, sum by (service_name, level, text) (count_over_time({selector} | json"
+        f' | http_route=~"$route" | drop __error__, __error_details__ | label_format text=`{MESSAGE}`'
+        ' | label_format text=`{{ regexReplaceAll "[0-9a-fA-F]{8,}|[0-9]+" .text "#" | trunc 160 }}` [$__range])))'
     )

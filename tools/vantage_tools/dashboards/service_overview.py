@@ -1,4 +1,4 @@
-"""Service overview: rate, errors and duration of every service, and the way from there to the cause."""
+"""Service overview: rate, errors and duration of every service, with links to the cause."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.common import BigValueTextMode
 from grafana_foundation_sdk.models.dashboard import Panel
 
-from dashboards import board, links
-from dashboards.links import Link
-from dashboards.panels import (
+from vantage_tools.dashboards import board, links
+from vantage_tools.dashboards.links import Link
+from vantage_tools.dashboards.panels import (
     DURATION_STEPS,
     ERROR_STEPS,
     NEUTRAL,
-    About,
+    PanelOptions,
     Panels,
     colour,
     density,
@@ -28,7 +28,7 @@ from dashboards.panels import (
     trace_overrides,
     transform,
 )
-from dashboards.queries import JAEGER, LOKI, PROMETHEUS, buckets, lines, now, over_time, rows, traces
+from vantage_tools.dashboards.queries import JAEGER, LOKI, PROMETHEUS, buckets, lines, now, over_time, rows, traces
 
 SERVICE = 'service_name=~"$service"'
 ROUTE = f'{SERVICE}, http_route=~"$route"'
@@ -40,7 +40,7 @@ BY_ROUTE = "service_name_http_route:http_server"
 BY_SERVICE = "service_name:http_server"
 DURATION = f"{BY_SERVICE}_request_duration_seconds"
 
-# The steps of the share of an error budget that is left.
+# Thresholds of the remaining share of an error budget.
 BUDGET_STEPS = ((None, "red"), (0, "orange"), (0.25, "green"))
 
 ORDER = {
@@ -53,27 +53,27 @@ ORDER = {
 
 def build() -> Dashboard:
     """The dashboard."""
-    overview = board.new(
+    overview = board.create(
         links.OVERVIEW,
         "Service overview",
-        "Which service is slow or failing, since when, on which route, and the lines and traces that say why.",
+        "Which service is slow or failing, since when, on which route, with the log lines and traces that show why.",
     )
-    # The engines write lines, too, but are no services of this page: "All" is all that answer requests.
+    # Engines write log lines too but are not apps: "All" means every service that answers requests.
     overview.with_variable(board.service_variable(everything="")).with_variable(board.route_variable())
     overview.with_variable(board.instance_variable())
     overview.with_variable(board.traced_variable(COUNT, SERVICE))
     slow = f"query_result(round(max({DURATION}:p95_5m{{{SERVICE}}}), 0.001) > 0 or vector(0))"
     overview.with_variable(
         board.hidden(
-            board.single("slow", "Slow", slow, "Seconds above which a trace counts as slow.", r"/\}\s+([0-9.]+)\s/")
+            board.single("slow", "Slow", slow, "Minimum duration of a slow trace, in seconds.", r"/\}\s+([0-9.]+)\s/")
         )
     )
     for panel in (*_figures(), _services(), *_over_time(), *_side_by_side()):
         overview.with_panel(panel)
-    overview.with_row(Row("Where: routes"))
+    overview.with_row(Row("Routes"))
     for panel in _routes():
         overview.with_panel(panel)
-    overview.with_row(Row("Why: lines and traces"))
+    overview.with_row(Row("Logs and traces"))
     for panel in _evidence():
         overview.with_panel(panel)
     return overview
@@ -93,10 +93,10 @@ def _figures() -> Panels:
     to_logs = [links.to_dashboard("Logs of these services", links.LOGS, "${service:queryparam}&var-level=error")]
     to_traces = [links.to_dashboard("Traces", links.TRACES, "${service:queryparam}")]
     yield number(
-        About(
+        PanelOptions(
             title="Firing alerts",
-            description="Alerts that fire now, over all services; the Watchdog, which always fires, is not counted; "
-            "where even it is missing, nothing is known.",
+            description="Alerts that are firing, over all services, without the Watchdog, which always fires. No data: "
+            "the Watchdog is missing too.",
             source=PROMETHEUS, width=4, height=5, unit="none", steps=((None, "green"), (1, "red")), links=to_slo,
         ),
         now(
@@ -105,17 +105,17 @@ def _figures() -> Panels:
         text=BigValueTextMode.VALUE,
     )  # fmt: skip
     yield number(
-        About(
+        PanelOptions(
             title="Requests",
-            description="Requests per second of the chosen services and routes, averaged over 5 minutes and 6 hours.",
+            description="Requests per second of the selected services and routes, averaged over 5 minutes and 6 hours.",
             source=PROMETHEUS, width=4, height=5, unit="reqps", decimals=1, links=to_traces,
         ),
         _pair(f"sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}})"), pair=True,
     )  # fmt: skip
     yield number(
-        About(
+        PanelOptions(
             title="Errors",
-            description="Share of the requests that were answered with a status of 500 or above.",
+            description="Share of requests answered with a 5xx status.",
             source=PROMETHEUS, width=4, height=5, unit="percentunit", decimals=2, steps=ERROR_STEPS, links=to_logs,
         ),
         _pair(
@@ -124,12 +124,12 @@ def _figures() -> Panels:
         ),
         pair=True,
     )  # fmt: skip
-    for quantile, words in (("50", "Half"), ("95", "95 %"), ("99", "99 %")):
+    for quantile in ("50", "95", "99"):
         yield number(
-            About(
+            PanelOptions(
                 title=f"Duration p{quantile}",
-                description=f"{words} of the requests of the slowest chosen service were answered within this time, "
-                "whatever the route.",
+                description=f"{quantile} % of requests took at most this time, over all routes of the slowest "
+                "selected service.",
                 source=PROMETHEUS, width=4, height=5, unit="s", decimals=0, steps=DURATION_STEPS, links=to_traces,
             ),
             _pair(f"max({DURATION}:p{quantile}_{{0}}{{{SERVICE}}})"), pair=True,
@@ -144,17 +144,17 @@ def _services() -> Builder[Panel]:
         f"{BY_SERVICE}_errors:ratio6h": "Errors 6 h",
         f"{DURATION}:p95_5m": "p95 5 min",
         f"{DURATION}:p95_6h": "p95 6 h",
-        "service_name:slo_availability_error_budget_left:ratio": "Error budget left",
-        "service_name:slo_latency_error_budget_left:ratio": "Latency budget left",
+        "service_name:slo_availability_error_budget_left:ratio": "Error budget remaining",
+        "service_name:slo_latency_error_budget_left:ratio": "Latency budget remaining",
     }
     first = r"service_name\__name__"
     filled = {"type": "color-background", "mode": "basic"}
     only = "var-service=${__data.fields.Service:percentencode}"
     return listing(
-        About(
+        PanelOptions(
             title="Services",
-            description="Every chosen service: its figures over 5 minutes and over 6 hours, and how much of its error "
-            "budgets is left. A click on a name shows that service alone.",
+            description="Rate, errors and p95 of each selected service over 5 minutes and 6 hours, and its remaining "
+            "error budgets. Click a name to show only that service.",
             source=PROMETHEUS, width=24, height=6, empty="No service has been scraped yet",
             transformations=[
                 # One query for all columns: each metric becomes one.
@@ -171,7 +171,7 @@ def _services() -> Builder[Panel]:
                 named(
                     "Service",
                     links=[
-                        {"title": "This service alone", "url": f"/d/{links.OVERVIEW}?${{__url_time_range}}&{only}"},
+                        {"title": "Only this service", "url": f"/d/{links.OVERVIEW}?${{__url_time_range}}&{only}"},
                         {"title": "Its logs", "url": f"/d/{links.LOGS}?${{__url_time_range}}&{only}"},
                         {"title": "Its objectives", "url": f"/d/{links.SLO}?${{__url_time_range}}&{only}"},
                     ],
@@ -185,7 +185,7 @@ def _services() -> Builder[Panel]:
                     "p95.*", unit="s", decimals=0, thresholds=steps_of(DURATION_STEPS), custom__cellOptions=filled
                 ),
                 matching(
-                    ".*left", unit="percentunit", decimals=1, thresholds=steps_of(BUDGET_STEPS),
+                    ".*remaining", unit="percentunit", decimals=1, thresholds=steps_of(BUDGET_STEPS),
                     custom__cellOptions=filled,
                 ),
             ],
@@ -195,7 +195,7 @@ def _services() -> Builder[Panel]:
 
 
 def _more() -> list[Link]:
-    """Where a point on a graph leads."""
+    """Return the links of a point on a graph."""
     service = "${__field.labels.service_name}"
     return [
         links.to_dashboard("Logs of ${__field.labels.service_name}", links.LOGS, f"var-service={service}"),
@@ -219,7 +219,7 @@ def _error_share() -> str:
 
 def _over_time() -> Panels:
     yield graph(
-        About(
+        PanelOptions(
             title="Requests over time",
             description="Requests per second by service.",
             source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=_more(), empty=NO_REQUESTS,
@@ -227,19 +227,19 @@ def _over_time() -> Panels:
         over_time(_rate(), "{{service_name}}"),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Errors over time",
-            description="Share of the requests that were answered with a status of 500 or above, by service. A dot is one "
-            "such request, whatever its height: a click on it opens its trace.",
+            description="Share of requests answered with a 5xx status, by service. A dot is one such request (its height "
+            "has no meaning): click it to open its trace.",
             source=PROMETHEUS, width=8, unit="percentunit",
             soft_maximum=0.02, minimum=0, steps=ERROR_STEPS, data_links=_more(), empty=NO_REQUESTS,
         ),
         over_time(_error_share(), "{{service_name}}", exemplars=True),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Duration over time",
-            description="Quantiles of all chosen services together. A dot is one request: a click on it opens its trace.",
+            description="Quantiles over all selected services. A dot is one request: click it to open its trace.",
             source=PROMETHEUS, width=8, unit="s", minimum=0, empty=NO_REQUESTS,
             overrides=[
                 named("p50", color=colour("blue")),
@@ -256,10 +256,10 @@ def _over_time() -> Panels:
         ),
     )  # fmt: skip
     yield density(
-        About(
-            title="How long requests take",
-            description="Requests per second by duration; the scale of colours is below. A dot is one request: a click on it "
-            "opens its trace.",
+        PanelOptions(
+            title="Request duration heatmap",
+            description="Requests per second by duration; the colour scale is below. A dot is one request: click it to "
+            "open its trace.",
             source=PROMETHEUS, width=24, height=10, unit="s", empty=NO_REQUESTS,
         ),
         buckets(f"sum by (le) (rate({BUCKET}{{{RAW}}}[$__rate_interval]))"),
@@ -267,16 +267,16 @@ def _over_time() -> Panels:
 
 
 def _side_by_side() -> Panels:
-    six_hours = "from the recording rules, each point over 5 minutes"
-    for last, words, origin in (("5m", "5 minutes", "each point over a minute"), ("6h", "6 hours", six_hours)):
+    six_hours = "from the recording rules, averaged over 5 minutes"
+    for last, words, origin in (("5m", "5 minutes", "averaged over a minute"), ("6h", "6 hours", six_hours)):
         short = last == "5m"
         rate = _rate(window="1m") if short else f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"
         errors = f"{_rate(f', {FAILED}', '1m')} or 0 * {rate}" if short else f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}"
         yield graph(
-            About(
+            PanelOptions(
                 title=f"Requests and errors, last {words}",
-                description=f"Requests and failed requests per second by service over the last {words}, {origin}; "
-                "whatever time range is chosen above.",
+                description=f"Requests and failed requests per second by service over the last {words}, {origin}. "
+                "Independent of the dashboard's time range.",
                 source=PROMETHEUS, width=12, unit="reqps", minimum=0, last=last, data_links=_more(), empty=NO_REQUESTS,
                 overrides=[
                     matching(".* errors", color={"mode": "shades", "fixedColor": "red"}, custom__fillOpacity=40),
@@ -285,13 +285,13 @@ def _side_by_side() -> Panels:
             over_time(rate, "{{service_name}}"),
             over_time(errors, "{{service_name}} errors", "B"),
         )  # fmt: skip
-    for last, words, origin in (("5m", "5 minutes", "each point over a minute"), ("6h", "6 hours", six_hours)):
+    for last, words, origin in (("5m", "5 minutes", "averaged over a minute"), ("6h", "6 hours", six_hours)):
         per_service = f"sum by (le, service_name) (rate({BUCKET}{{{RAW}}}[1m]))"
         yield graph(
-            About(
+            PanelOptions(
                 title=f"Duration p95, last {words}",
-                description=f"95 % of the requests were answered within this time, by service, over the last {words}, "
-                f"{origin}; whatever time range is chosen above.",
+                description=f"95 % of requests took at most this time, by service, over the last {words}, "
+                f"{origin}. Independent of the dashboard's time range.",
                 source=PROMETHEUS, width=12, unit="s", minimum=0, last=last, data_links=_more(), empty=NO_REQUESTS,
             ),
             over_time(
@@ -308,16 +308,16 @@ def _routes() -> Panels:
     route_links = named(
         "Route",
         links=[
-            {"title": "This route alone", "url": f"/d/{links.OVERVIEW}?${{__url_time_range}}&{here}"},
+            {"title": "Only this route", "url": f"/d/{links.OVERVIEW}?${{__url_time_range}}&{here}"},
             {"title": "Its log lines", "url": f"/d/{links.LOGS}?${{__url_time_range}}&{here}"},
         ],
     )
     narrow = matching("Method|Service", custom__width=90)
     yield listing(
-        About(
+        PanelOptions(
             title="Slowest routes",
-            description="The ten routes with the longest p95 over the last 5 minutes, beside the same over 6 hours and "
-            "how often they are called.",
+            description="The ten routes with the highest p95 over 5 minutes, with their p95 over 6 hours and request "
+            "rate.",
             source=PROMETHEUS, width=12, height=9, empty="No requests in the last 6 hours",
             transformations=[
                 transform("merge"),
@@ -344,10 +344,10 @@ def _routes() -> Panels:
         rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_requests:rate5m{{{ROUTE}}})", "C"),
     )  # fmt: skip
     yield listing(
-        About(
-            title="Most failing routes",
-            description="The ten routes with the largest share of failed requests over the last 5 minutes or 6 hours; "
-            "routes without a failure are left out.",
+        PanelOptions(
+            title="Routes with the highest error rate",
+            description="The ten routes with the highest error rate over 5 minutes or 6 hours. Routes without errors are "
+            "omitted.",
             source=PROMETHEUS, width=12, height=9, empty="No route failed in the last 6 hours",
             transformations=[
                 transform("merge"),
@@ -375,10 +375,10 @@ def _routes() -> Panels:
 
 def _evidence() -> Panels:
     yield log_lines(
-        About(
+        PanelOptions(
             title="Newest errors",
-            description="The newest error lines of the chosen services and routes. A click on a line shows its fields; "
-            "trace_id leads to the trace.",
+            description="The newest error lines of the selected services and routes. Click a line to see its fields; "
+            "trace_id links to the trace.",
             source=LOKI, width=24, height=9, empty="No error lines in this time range",
             links=[links.to_dashboard("All error lines", links.LOGS, "${service:queryparam}&var-level=error")],
         ),
@@ -390,18 +390,18 @@ def _evidence() -> Panels:
     )  # fmt: skip
     more = [links.to_dashboard("Search traces", links.TRACES, "var-service=${traced}")]
     for title, words, conditions, order in (
-        ("Newest traces", "The newest requests that passed through the service", {}, "Start time"),
+        ("Newest traces", "The newest traces of the service", {}, "Start time"),
         (
             "Slowest traces",
-            "Requests that took at least the p95 of the last 5 minutes, the slowest of the newest 100",
+            "The slowest of the newest 100 traces that took at least the p95 of the last 5 minutes, for the service",
             {"minDuration": "${slow}s"},
             "Duration",
         ),
     ):
         yield listing(
-            About(
+            PanelOptions(
                 title=title,
-                description=f"{words} of the variable “Traces of”. A click on an id opens the trace.",
+                description=f"{words} selected in “Traces of”. Click an id to open the trace.",
                 source=JAEGER, width=12, height=9, empty="No traces in this time range", links=more,
                 overrides=trace_overrides(),
             ),

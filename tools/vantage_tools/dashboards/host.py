@@ -1,13 +1,13 @@
-"""Host and units: what the machine has left, and which unit takes it."""
+"""Host and units: free resources of the host, and what each unit uses."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import board, links
-from dashboards.panels import (
+from vantage_tools.dashboards import board, links
+from vantage_tools.dashboards.panels import (
     NEUTRAL,
-    About,
+    PanelOptions,
     Panels,
     Steps,
     bars,
@@ -20,18 +20,18 @@ from dashboards.panels import (
     steps_of,
     transform,
 )
-from dashboards.queries import DISKS, PROMETHEUS, now, over_time, rows
+from vantage_tools.dashboards.queries import DISKS, PROMETHEUS, now, over_time, rows
 
 HOST = 'instance=~"$instance"'
 DISK = f"{HOST}, {DISKS}"
-# Bridges and the ends of containers' cables count the same bytes once more.
+# Bridges and veth pairs would count the same bytes twice.
 LINK = f'{HOST}, device!~"lo|veth.*|br-.*|docker.*|virbr.*"'
 FILL: Steps = ((None, "green"), (0.8, "orange"), (0.9, "red"))
 NONE: Steps = ((None, "green"), (1, "red"))
 RESIDENT = '{__name__=~"process_resident_memory_bytes|otelcol_process_memory_rss_bytes"}'
 MEMORY = f"sum by (service_name) ({RESIDENT})"
 LIMIT = "max by (service_name) (service_name:memory_limit:bytes)"
-# The limit is that of each replica; one of them that is full is not made up for by another that is empty.
+# The limit applies to each replica: a full one is not balanced by an empty one.
 OF_LIMIT = (
     f"max by (service_name) (sum by (service_name, instance) ({RESIDENT}) / on (service_name) group_left () {LIMIT})"
 )
@@ -39,7 +39,7 @@ OF_LIMIT = (
 
 def build() -> Dashboard:
     """The dashboard."""
-    host = board.new(links.HOST, "Host and units", "What the machine has left, and which unit takes it.")
+    host = board.create(links.HOST, "Host and units", "Free resources of the host, and what each unit uses.")
     host.with_variable(board.instance_variable("node_uname_info", ""))
     for panel in (*_figures(), *_machine()):
         host.with_panel(panel)
@@ -53,21 +53,21 @@ def _figures() -> Panels:
     yield from figures(
         (
             "CPU",
-            "Share of all processors that is busy, the busiest host.",
+            "Share of CPU time in use, on the busiest host.",
             "percentunit",
             FILL,
             f'max(1 - avg by (instance) (rate(node_cpu_seconds_total{{{HOST}, mode="idle"}}[$__rate_interval])))',
         ),
         (
             "Memory",
-            "Share of the memory that is not available to programs, the fullest host.",
+            "Share of memory in use, on the host with the least available.",
             "percentunit",
             FILL,
             f"max(1 - node_memory_MemAvailable_bytes{{{HOST}}} / node_memory_MemTotal_bytes{{{HOST}}})",
         ),
         (
             "Fullest disk",
-            "Share of the fullest file system that is used.",
+            "Used share of the fullest file system.",
             "percentunit",
             FILL,
             f"max(1 - node_filesystem_avail_bytes{{{DISK}}} / node_filesystem_size_bytes{{{DISK}}})",
@@ -75,14 +75,14 @@ def _figures() -> Panels:
         days_until_full(DISK),
         (
             "Failed units",
-            "Units of this project or Docker that systemd gave up.",
+            "Vantage and Docker units in state failed.",
             "none",
             NONE,
             f'sum(node_systemd_unit_state{{{HOST}, state="failed"}})',
         ),
         (
-            "Killed for memory",
-            "Processes the kernel killed for want of memory, in the last hour.",
+            "OOM kills",
+            "Processes killed by the kernel for lack of memory in the last hour.",
             "none",
             NONE,
             f"sum(increase(node_vmstat_oom_kill{{{HOST}}}[1h])) or vector(0)",
@@ -92,9 +92,9 @@ def _figures() -> Panels:
 
 def _machine() -> Panels:
     yield graph(
-        About(
+        PanelOptions(
             title="CPU by mode",
-            description="Share of all processors, by what they do.",
+            description="Share of CPU time by mode.",
             source=PROMETHEUS, width=12, unit="percentunit", minimum=0, maximum=1,
             overrides=[named("iowait", color=colour("red")), named("user", color=colour("blue"))],
         ),
@@ -105,9 +105,9 @@ def _machine() -> Panels:
         stacked=True, calcs=("lastNotNull",),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Memory over time",
-            description="What programs use, beside what there is.",
+            description="Memory used and total memory.",
             source=PROMETHEUS, width=12, unit="bytes", minimum=0,
             overrides=[named("total", custom__fillOpacity=0, color=colour("gray"))],
         ),
@@ -115,10 +115,10 @@ def _machine() -> Panels:
         over_time(f"sum(node_memory_MemTotal_bytes{{{HOST}}})", "total", "B"),
     )  # fmt: skip
     yield graph(
-        About(
-            title="Waiting",
-            description="Share of the time in which something waited for processor, disk or memory (pressure stall "
-            "information). This hurts before a resource is at 100 %.",
+        PanelOptions(
+            title="Pressure",
+            description="Share of time in which some task waited for CPU, I/O or memory (pressure stall information). "
+            "It rises before a resource is at 100 %.",
             source=PROMETHEUS, width=8, unit="percentunit", decimals=1, minimum=0,
         ),
         *(
@@ -127,9 +127,9 @@ def _machine() -> Panels:
         ),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Disk traffic",
-            description="Bytes per second read from and written to the disks; written ones are below zero.",
+            description="Bytes per second read from and written to the disks; writes are drawn below zero.",
             source=PROMETHEUS, width=8, unit="Bps",
         ),
         over_time(f"sum(rate(node_disk_read_bytes_total{{{HOST}}}[$__rate_interval]))", "read", "A"),
@@ -137,9 +137,9 @@ def _machine() -> Panels:
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Network traffic",
-            description="Bytes per second received and sent by the host's own interfaces; sent ones are below zero.",
+            description="Bytes per second received and sent by the host's interfaces; sent bytes are drawn below zero.",
             source=PROMETHEUS, width=8, unit="Bps",
         ),
         over_time(f"sum(rate(node_network_receive_bytes_total{{{LINK}}}[$__rate_interval]))", "received", "A"),
@@ -147,9 +147,9 @@ def _machine() -> Panels:
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield bars(
-        About(
+        PanelOptions(
             title="Disk space used",
-            description="Used share of each file system; several mounts of one device show alike.",
+            description="Used share of each file system; mounts of the same device have one bar.",
             source=PROMETHEUS, width=24, height=5, unit="percentunit", decimals=1, minimum=0, maximum=1, steps=FILL,
         ),
         now(
@@ -163,7 +163,7 @@ def _machine() -> Panels:
 def _units() -> Panels:
     logs = [links.to_dashboard("Its logs", links.LOGS, "var-service=${__field.labels.service_name}")]
     yield graph(
-        About(
+        PanelOptions(
             title="Memory by service",
             description="Resident memory of each service's main process.",
             source=PROMETHEUS, width=8, unit="bytes", minimum=0, data_links=logs,
@@ -172,9 +172,9 @@ def _units() -> Panels:
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="CPU by service",
-            description="Processors each service's main process keeps busy; 1 is one processor.",
+            description="CPU time of each service's main process; 1 is one core.",
             source=PROMETHEUS, width=8, unit="short", minimum=0, data_links=logs,
         ),
         over_time(
@@ -184,9 +184,9 @@ def _units() -> Panels:
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Restarts",
-            description="Restarts that systemd made because a unit ended by itself, in the 10 minutes before.",
+            description="Automatic restarts by systemd in the preceding 10 minutes.",
             source=PROMETHEUS, width=8, unit="none", decimals=0, minimum=0, soft_maximum=3, steps=NONE,
         ),
         over_time(f"sum by (name) (increase(node_systemd_service_restart_total{{{HOST}}}[10m]))", "{{name}}"),
@@ -194,19 +194,18 @@ def _units() -> Panels:
     )  # fmt: skip
     filled = {"type": "color-background", "mode": "basic"}
     yield listing(
-        About(
+        PanelOptions(
             title="Units",
-            description="Each service: its memory, the limit of its container and the used share of it, restarts by "
-            "systemd since boot, and whether its unit is active. Of replicas the memory is that of all, the limit that of "
-            "each, and the share that of the fullest.",
-            source=PROMETHEUS, width=24, height=10, empty="No unit is known",
+            description="Memory, memory limit and its used share, restarts by systemd since boot, and the unit's state. "
+            "For replicas: the memory of all, the limit of each, and the share of the fullest.",
+            source=PROMETHEUS, width=24, height=10, empty="No units found",
             transformations=[
                 transform("joinByField", byField="service_name", mode="outer"),
                 transform("filterFieldsByName", include={"pattern": "service_name|Value.*"}),
                 transform(
                     "organize",
                     renameByName={
-                        "service_name": "Service", "Value #A": "Memory", "Value #B": "Limit", "Value #C": "Of its limit",
+                        "service_name": "Service", "Value #A": "Memory", "Value #B": "Limit", "Value #C": "Share of limit",
                         "Value #D": "Restarts", "Value #E": "Unit",
                     },
                 ),
@@ -214,7 +213,7 @@ def _units() -> Panels:
             overrides=[
                 named("Memory", unit="bytes", thresholds=steps_of(NEUTRAL)),
                 named("Limit", unit="bytes", thresholds=steps_of(NEUTRAL)),
-                named("Of its limit", unit="percentunit", decimals=0, thresholds=steps_of(FILL), custom__cellOptions=filled),
+                named("Share of limit", unit="percentunit", decimals=0, thresholds=steps_of(FILL), custom__cellOptions=filled),
                 named(
                     "Restarts", decimals=0, thresholds=steps_of(((None, "green"), (1, "orange"), (5, "red"))),
                     custom__cellOptions=filled,
@@ -234,6 +233,6 @@ def _units() -> Panels:
 
 
 def _of_unit(metric: str) -> str:
-    """The figure by the name of the service that its unit's name holds."""
+    """Return the expression with the label service_name, taken from the unit's name."""
     renamed = f'label_replace({metric}, "service_name", "$1", "name", "(?:vantage-)?(.+)\\\\.service")'
     return f"max by (service_name) ({renamed})"

@@ -28,8 +28,8 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
-from dashboards.links import Link
-from dashboards.queries import PROMETHEUS, now
+from vantage_tools.dashboards.links import Link
+from vantage_tools.dashboards.queries import PROMETHEUS, now
 
 Panels = Iterator[Builder[Panel]]
 Queries = Sequence[Builder[Dataquery]]
@@ -46,8 +46,8 @@ RATES = ("reqps", "cps")
 
 
 @dataclass(kw_only=True)
-class About:
-    """What every panel has: where it is, what it shows and in which unit, and where it leads."""
+class PanelOptions:
+    """Options of every panel: title, size, unit, thresholds, links."""
 
     title: str
     description: str
@@ -122,28 +122,28 @@ _AnyPanel = (
 )
 
 
-def _dress(panel: _AnyPanel, about: About, queries: Queries) -> None:
-    panel.title(about.title).description(about.description).datasource(about.source)
-    panel.height(about.height).span(about.width).targets(list(queries)).unit(about.unit)
-    thresholds = [Threshold(value=value, color=name) for value, name in about.steps]
+def _apply_options(panel: _AnyPanel, options: PanelOptions, queries: Queries) -> None:
+    panel.title(options.title).description(options.description).datasource(options.source)
+    panel.height(options.height).span(options.width).targets(list(queries)).unit(options.unit)
+    thresholds = [Threshold(value=value, color=name) for value, name in options.steps]
     panel.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(thresholds))
-    panel.links(about.links).data_links(about.data_links).transformations(about.transformations)
-    if about.decimals is not None:
-        panel.decimals(about.decimals)
-    if about.minimum is not None:
-        panel.min(about.minimum)
-    if about.maximum is not None:
-        panel.max(about.maximum)
-    if about.empty:
-        panel.no_value(about.empty)
-    if about.last:
-        panel.time_from(about.last)
-    for matcher, properties in about.overrides:
+    panel.links(options.links).data_links(options.data_links).transformations(options.transformations)
+    if options.decimals is not None:
+        panel.decimals(options.decimals)
+    if options.minimum is not None:
+        panel.min(options.minimum)
+    if options.maximum is not None:
+        panel.max(options.maximum)
+    if options.empty:
+        panel.no_value(options.empty)
+    if options.last:
+        panel.time_from(options.last)
+    for matcher, properties in options.overrides:
         panel.with_override(matcher, properties)
 
 
 def graph(
-    about: About,
+    options: PanelOptions,
     *queries: Builder[Dataquery],
     stacked: bool = False,
     bars: bool = False,
@@ -152,10 +152,10 @@ def graph(
 ) -> Builder[Panel]:
     """Lines over time; `line_at` draws the thresholds as dashed lines."""
     panel = timeseries.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     panel.line_width(2 if not stacked else 1).fill_opacity(60 if bars else 25 if stacked else 8)
     panel.show_points(common.VisibilityMode.NEVER).axis_soft_min(0)
-    # A gap of up to three scrapes is a pause of the network, a longer one is news.
+    # A gap of up to three scrapes is bridged; a longer one is shown.
     panel.span_nulls(60_000)
     if bars:
         # Fewer, so that each bar is wide enough to be seen and clicked.
@@ -166,8 +166,8 @@ def graph(
         panel.thresholds_style(
             common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         )
-    # Where nothing happens, Grafana's own axis of a rate reaches to 100.
-    soft_maximum = 1 if about.soft_maximum is None and about.unit in RATES else about.soft_maximum
+    # Without data, Grafana's default axis of a rate ends at 100.
+    soft_maximum = 1 if options.soft_maximum is None and options.unit in RATES else options.soft_maximum
     if soft_maximum is not None:
         panel.axis_soft_max(soft_maximum)
     # A service has the same colour on every graph; lines with fixed names are told apart by their order.
@@ -184,7 +184,7 @@ def graph(
 
 
 def number(
-    about: About,
+    options: PanelOptions,
     *queries: Builder[Dataquery],
     background: bool = True,
     spark: bool = False,
@@ -194,16 +194,16 @@ def number(
 ) -> Builder[Panel]:
     """Big figures; the colour of their thresholds fills the panel. `pair`: one query answers with two of them."""
     panel = stat.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     panel.color_mode(common.BigValueColorMode.BACKGROUND_SOLID if background else common.BigValueColorMode.VALUE)
     panel.graph_mode(common.BigValueGraphMode.AREA if spark else common.BigValueGraphMode.NONE)
     panel.text_mode(text).color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
     panel.orientation(common.VizOrientation.HORIZONTAL if vertical else common.VizOrientation.AUTO)
-    # Nothing known is not good news: without this, the figure that is missing is green.
+    # Without this mapping, a missing value is green.
     unknown = ValueMappingResult(text="No data", color="#6b7280")
     panel.mappings([SpecialValueMap(options=DashboardSpecialValueMapOptions(SpecialValueMatch.NULL_AND_NAN, unknown))])
     if pair or len(queries) > 1:
-        # Else each value picks its own size, and a pair looks odd.
+        # Otherwise each value picks its own size.
         panel.text(common_builders.VizTextDisplayOptions().title_size(14).value_size(26))
     panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     return panel
@@ -216,7 +216,7 @@ Figure = tuple[str, str, str, Steps, str]
 def figures(*row: Figure) -> Panels:
     """The row of figures that a page begins with, from Prometheus, as they are now."""
     for title, words, unit, steps, expr in row:
-        about = About(
+        options = PanelOptions(
             title=title,
             description=words,
             source=PROMETHEUS,
@@ -226,27 +226,29 @@ def figures(*row: Figure) -> Panels:
             steps=steps,
             decimals=0 if unit == "none" else 1,
         )
-        yield number(about, now(expr))
+        yield number(options, now(expr))
 
 
 def days_until_full(disks: str) -> Figure:
-    """When the first of the chosen file systems is full; a machine that just started has no pace to go by."""
+    """Return the figure for the time until a file system is full; it needs half an hour of data."""
     left = f"node_filesystem_avail_bytes{{{disks}}}"
     return (
         "Disk full in",
-        "Days until the first file system is full, if it goes on as in the last hour; at most a year. Known when the "
-        "disks have been watched for half an hour.",
+        "Days until the first file system is full at the rate of the last hour, at most 365. Needs half an hour "
+        "of data.",
         "d",
         ((None, BAD), (2, NOTICE), (7, GOOD)),
         f"min(clamp({left} / clamp_min(-deriv({left}[1h]), 1) / 86400, 0, 365) and {left} offset 30m)",
     )
 
 
-def listing(about: About, *queries: Builder[Dataquery], sort: str = "", descending: bool = True) -> Builder[Panel]:
-    """A table; a cell without a value shows a dash, not the sentence of the empty table."""
-    about.overrides.insert(0, matching(".*", noValue="–"))
+def listing(
+    options: PanelOptions, *queries: Builder[Dataquery], sort: str = "", descending: bool = True
+) -> Builder[Panel]:
+    """A table; a cell without a value shows a dash instead of the text of the empty table."""
+    options.overrides.insert(0, matching(".*", noValue="–"))
     panel = table.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     panel.show_header(True).cell_height(common.TableCellHeight.SM).color_scheme(
         FieldColor().mode(FieldColorModeId.THRESHOLDS)
     )
@@ -257,10 +259,10 @@ def listing(about: About, *queries: Builder[Dataquery], sort: str = "", descendi
     return panel
 
 
-def bars(about: About, *queries: Builder[Dataquery], name: str = "") -> Builder[Panel]:
+def bars(options: PanelOptions, *queries: Builder[Dataquery], name: str = "") -> Builder[Panel]:
     """One horizontal bar per series; without a `name` of its own, a bar that is alone has none."""
     panel = bargauge.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     if name:
         panel.display_name(name)
     panel.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
@@ -269,12 +271,12 @@ def bars(about: About, *queries: Builder[Dataquery], name: str = "") -> Builder[
     return panel
 
 
-def density(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
+def density(options: PanelOptions, *queries: Builder[Dataquery]) -> Builder[Panel]:
     """A heatmap of buckets that Prometheus counted."""
     panel = heatmap.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     panel.calculate(False).cell_gap(1).show_legend().show_y_histogram().mode(common.TooltipDisplayMode.SINGLE)
-    panel.y_axis(heatmap.YAxisConfig().unit(about.unit))
+    panel.y_axis(heatmap.YAxisConfig().unit(options.unit))
     panel.color(
         heatmap.HeatmapColorOptions()
         .mode(heatmap_models.HeatmapColorMode.SCHEME)
@@ -289,20 +291,22 @@ def density(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
     return panel
 
 
-def log_lines(about: About, *queries: Builder[Dataquery], wrap: bool = False) -> Builder[Panel]:
+def log_lines(options: PanelOptions, *queries: Builder[Dataquery], wrap: bool = False) -> Builder[Panel]:
     """Log lines, newest first; a click on a line opens its fields."""
     panel = logs.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     panel.show_time(True).wrap_log_message(wrap).enable_log_details(True).prettify_log_message(False)
     panel.sort_order(common.LogsSortOrder.DESCENDING).dedup_strategy(common.LogsDedupStrategy.NONE)
     panel.show_labels(False).show_common_labels(False)
     return panel
 
 
-def network(about: About, *queries: Builder[Dataquery], units: tuple[str, str], arcs: dict[str, str]) -> Builder[Panel]:
+def network(
+    options: PanelOptions, *queries: Builder[Dataquery], units: tuple[str, str], arcs: dict[str, str]
+) -> Builder[Panel]:
     """Nodes and the arrows between them; `units` of a node's two figures, `arcs` with the colours of a node's ring."""
     panel = nodegraph.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     ring = [nodegraph.ArcOption().field(name).color(shade) for name, shade in arcs.items()]
     panel.nodes(nodegraph.NodeOptions().main_stat_unit(units[0]).secondary_stat_unit(units[1]).arcs([*ring]))
     # An arrow has no unit: it shows a rate or a count, as its source can tell.
@@ -310,10 +314,10 @@ def network(about: About, *queries: Builder[Dataquery], units: tuple[str, str], 
     return panel
 
 
-def states(about: About, *queries: Builder[Dataquery]) -> Builder[Panel]:
+def states(options: PanelOptions, *queries: Builder[Dataquery]) -> Builder[Panel]:
     """One coloured band per series, which changes colour when the state changes."""
     panel = statetimeline.Panel()
-    _dress(panel, about, queries)
+    _apply_options(panel, options, queries)
     panel.show_value(common.VisibilityMode.NEVER).merge_values(True).row_height(0.8).per_page(50)
     panel.color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS)).legend(
         common_builders.VizLegendOptions()

@@ -1,15 +1,15 @@
-"""Traces: who calls whom, which operation is slow, and the traces themselves."""
+"""Traces: the service graph, operations by duration, and the traces themselves."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import board, links
-from dashboards.panels import (
+from vantage_tools.dashboards import board, links
+from vantage_tools.dashboards.panels import (
     DURATION_STEPS,
     ERROR_STEPS,
     NEUTRAL,
-    About,
+    PanelOptions,
     Panels,
     graph,
     listing,
@@ -20,11 +20,11 @@ from dashboards.panels import (
     trace_overrides,
     transform,
 )
-from dashboards.queries import JAEGER, MIXED, PROMETHEUS, callers, over_time, rows, traces
+from vantage_tools.dashboards.queries import JAEGER, MIXED, PROMETHEUS, callers, over_time, rows, traces
 
 CALLS = "traces_span_metrics_calls_total"
 SPENT = "traces_span_metrics_duration_milliseconds"
-# Jaeger traces the searches of whoever looks at it: these are not what anybody came to see.
+# Jaeger traces its own searches; they are not the apps' traces.
 OTHERS = 'service_name!="jaeger"'
 SERVICE = 'service_name=~"$service"'
 SERVER, CLIENT = f'{OTHERS}, span_kind="SPAN_KIND_SERVER"', f'{OTHERS}, span_kind="SPAN_KIND_CLIENT"'
@@ -35,19 +35,19 @@ NO_SPANS = "No spans in this time range"
 
 def build() -> Dashboard:
     """The dashboard."""
-    board_ = board.new(
-        links.TRACES, "Traces", "Who calls whom, which operation takes the time, and the traces to look at."
-    )
+    board_ = board.create(links.TRACES, "Traces", "Service graph, operations by duration, and a trace search.")
     board_.with_variable(board.service_variable(f"{CALLS}{{{OTHERS}}}"))
     # An objective has no kind of span.
     board_.with_variable(board.traced_variable(CALLS, f'{SERVICE}, {OTHERS}, span_kind=~"SPAN_KIND_SERVER|"'))
     board_.with_variable(
-        board.text_variable("min_duration", "At least", "Only traces that took this long, such as 250ms or 1.5s.")
+        board.text_variable(
+            "min_duration", "Min duration", "Only traces that took at least this long, such as 250ms or 1.5s."
+        )
     )
     board_.with_variable(
         board.text_variable("tags", "Tags", "Only traces with these tags, such as error=true http.request.method=POST.")
     )
-    for panel in _who_and_which():
+    for panel in _graph_and_traces():
         board_.with_panel(panel)
     board_.with_row(Row("Operations"))
     for panel in _operations():
@@ -77,7 +77,7 @@ def _by(condition: str, labels: str, metric: str = CALLS) -> str:
     return f"sum by ({labels}) (rate({metric}{{{condition}}}[$__rate_interval]))"
 
 
-def _who_and_which() -> Panels:
+def _graph_and_traces() -> Panels:
     called = f'{CLIENT}, server_address!=""'
     # A service that is silent now but has traces in the time range is a node, too: arrows may lead to it.
     known = f"0 * sum by (service_name) (last_over_time({CALLS}{{{SERVER}}}[$__range]))"
@@ -91,11 +91,11 @@ def _who_and_which() -> Panels:
     mean = "sum by ({0}) (rate({1}_sum{{{2}}}[$__rate_interval])) / (sum by ({0}) (rate({1}_count{{{2}}}[$__rate_interval])) > 0)"
     pair = "service_name, server_address"
     yield network(
-        About(
-            title="Who calls whom",
-            description="Services, and the calls between them. In a circle: requests per second and their mean "
-            "duration; its ring is red for the share that failed. On an arrow, when you point at it: calls per second and "
-            "their mean duration in milliseconds.",
+        PanelOptions(
+            title="Service graph",
+            description="Services and the calls between them. In a node: requests per second and mean duration; the red "
+            "part of its ring is the error rate. Hover over an edge for calls per second and mean duration in "
+            "milliseconds.",
             source=MIXED, width=12, height=12, empty=NO_SPANS,
             transformations=[
                 transform("merge", only="A|B|C|D"),
@@ -139,11 +139,11 @@ def _who_and_which() -> Panels:
         units=("req/s", "ms"), arcs={"arc__failed": "red", "arc__fine": "green"},
     )  # fmt: skip
     yield listing(
-        About(
+        PanelOptions(
             title="Traces",
-            description="The newest 50 traces through the service of “Traces of”, with the filters above. A click on "
-            "an id opens the trace.",
-            source=JAEGER, width=12, height=12, empty="No traces for this choice",
+            description="The newest 50 traces of the service selected in “Traces of”, with the filters above. Click an "
+            "id to open the trace.",
+            source=JAEGER, width=12, height=12, empty="No matching traces",
             overrides=trace_overrides(),
         ),
         traces("${traced}", 50, minDuration="${min_duration}", tags="${tags}"),
@@ -169,19 +169,19 @@ def _operations() -> Panels:
         f' or 0 * sum by (service_name) (rate({SPENT}_sum{{{SERVICE}, {SERVER}}}[$__rate_interval])))'
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Requests by operation",
-            description="Spans per second of the kind “server”, by service and operation.",
+            description="Server spans per second, by service and operation.",
             source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=explore, empty=NO_SPANS,
         ),
         over_time(_by(f"{SERVICE}, {SERVER}", OPERATION), "{{service_name}} {{span_name}}"),
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield graph(
-        About(
+        PanelOptions(
             title="Duration p95 by operation",
-            description="95 % of the spans of an operation took at most this time. A dot is one span: a click on it "
-            "opens its trace.",
+            description="95 % of the server spans of an operation took at most this time. A dot is one span: click it to "
+            "open its trace.",
             source=PROMETHEUS, width=8, unit="ms", minimum=0, data_links=explore, empty=NO_SPANS,
         ),
         over_time(
@@ -191,10 +191,10 @@ def _operations() -> Panels:
         calcs=("lastNotNull",),
     )  # fmt: skip
     yield graph(
-        About(
-            title="Where the time goes",
-            description="Milliseconds of work per second, by service: the duration of its requests without what it waits "
-            "for other services. What grows here makes the whole slow.",
+        PanelOptions(
+            title="Self time by service",
+            description="Milliseconds of own work per second, by service: duration of its requests minus the time it "
+            "waits for other services.",
             source=PROMETHEUS, width=8, unit="ms", minimum=0, empty=NO_SPANS,
         ),
         over_time(f"clamp_min({own}, 0)", "{{service_name}}"),
@@ -205,10 +205,10 @@ def _operations() -> Panels:
     both = f"{OPERATION}, span_kind"
     condition = f'{SERVICE}, {OTHERS}, span_kind=~"SPAN_KIND_(SERVER|CLIENT)"'
     yield listing(
-        About(
+        PanelOptions(
             title="Slowest operations",
-            description="Operations by the p95 of the last 5 minutes: what a service answers (server) and what it asks "
-            "of others and of its database (client).",
+            description="Operations by p95 of the last 5 minutes: requests a service answers (server) and calls it makes "
+            "to others and its database (client).",
             source=PROMETHEUS, width=24, height=10, empty="No spans in the last 5 minutes",
             transformations=[
                 transform("merge"),

@@ -12,7 +12,7 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="${prometheus}")
 LOKI = DataSourceRef(type_val="loki", uid="${loki}")
 JAEGER = DataSourceRef(type_val="jaeger", uid="${jaeger}")
-# File systems that a person can fill; those in memory and those of the boot loader are none.
+# File systems that data can fill: not those in memory, not the boot loader's.
 DISKS = 'fstype!~"tmpfs|overlay|squashfs|ramfs|vfat", mountpoint!~"/boot.*"'
 MIXED = DataSourceRef(type_val="datasource", uid="-- Mixed --")
 
@@ -78,5 +78,5 @@ def traces(service: str, limit: int, ref: str = "A", **conditions: str) -> Jaege
 
 
 def callers(ref: str = "A") -> JaegerQuery:
-    """Who calls whom, counted from the traces of the time range."""
+    """A query for the service graph, counted from the traces of the time range."""
     return JaegerQuery("dependencyGraph", ref)
