@@ -1,4 +1,4 @@
-"""A host for the programs that roles install: their files are in a temporary folder, commands are recorded and answered."""
+"""A fake host for the programs that roles install: files in a temporary folder, commands recorded and answered."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ READ_ONLY = (
 
 @dataclass
 class FakeHost:
-    """Stands in for `vantage_unit.run`: `answers` maps the beginning of a command to what it prints, longest match first.
+    """Stands in for `vantage_unit.run`.
 
-    `failing` holds beginnings of commands that fail.
+    `answers` maps the beginning of a command to its output, longest match first; `failing` has beginnings of commands
+    that fail.
     """
 
     root: Path

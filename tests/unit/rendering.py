@@ -87,7 +87,9 @@ def compose_service(role: str, *, changes: dict[str, Any] | None = None, **given
     given = {"vantage_runtime": "compose", "ansible_parent_role_paths": [str(ROLES / role)]} | given
     variables = Host(role, **given).variables | {"container_service": service(role, **given) | (changes or {})}
     described = load(ROLES / "container_service/tasks/compose.yml")[1]["vars"]["__container_service_described"]
-    return dict(Host("container_service", **variables, __container_service_written={"digest": "0" * 64}).value(described))
+    return dict(
+        Host("container_service", **variables, __container_service_written={"digest": "0" * 64}).value(described)
+    )
 
 
 def files(role: str, **given: Any) -> dict[str, Any]:

@@ -2,109 +2,97 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import re
-import shlex
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible.template import trust_as_template
-from compose.roles import of_site
-from compose.services import COMMITTED
-from rendering import ROLES, ROOT, Host, load, specs
-from test_roles import SERVICES, service_variables
-
-from compose import __main__ as compose
-from compose import local, settings
+from rendering import ROLES, ROOT, Host, compose_service, load, unit
+from test_roles import SERVICES
 
 DOCUMENT = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-SETTINGS = {
-    "inventory_hostname": "laptop",
-    "groups": {"all": ["laptop"], "app": ["laptop"], "monitoring": ["laptop"]},
-    "hostvars": {"laptop": {}},
-    "vantage_demo_faults": True,
-}
+INVENTORY = ROOT / "inventory/compose"
+PLAYBOOK = ROOT / "playbooks/compose.yml"
+APP = {"name": "hello", "port": 8000}
 
 
-def unit(variables: dict[str, Any], role: str) -> str:
-    """The unit's text, by the template that a host gets, with what a laptop has no units for left out."""
-    host = Host(role, **SETTINGS)
-    host.variables |= load(ROLES / "container_service/defaults/main.yml") | variables | settings.OF_LAPTOP
-    return Host("container_service", **host.variables).render(ROLES / "container_service/templates/unit.service.j2")
-
-
-def units() -> dict[str, str]:
-    """The text of every unit, by service."""
-    found = {role.replace("_", "-"): unit(service_variables(role), role) for role in SERVICES}
-    variables = service_variables("flask_app")
-    host = Host("flask_app", **SETTINGS)
-    apps = host.value(host.variables["vantage_apps"])
-    for app, service in zip(apps, host.value(trust_as_template("{{ vantage_apps | app_services }}")), strict=True):
-        found[app["name"]] = unit(variables | {"__flask_app": app, "__flask_app_service": service}, "flask_app")
-    return found
-
-
-class Command:
-    """`docker run` of a unit: its options, each with all its values, the image and the image's own arguments."""
-
-    def __init__(self, text: str) -> None:
-        lines = re.search(r"^ExecStart=((?:.*\\\n)*.*)$", text, re.MULTILINE)
-        assert lines is not None
-        # systemd doubles what it would else replace.
-        words = shlex.split(lines[1].replace("\\\n", " ").replace("%%", "%").replace("$$", "$"))
-        options = words[2:]
-        self.options: dict[str, list[str]] = {}
-        while options and options[0].startswith("--"):
-            key, _, value = options.pop(0)[2:].partition("=")
-            self.options.setdefault(key, []).append(value)
-        self.image, *self.arguments = options
-
-    def one(self, name: str) -> str:
-        (value,) = self.options[name]
-        return value
+def render(
+    folder: Path, *words: str, inventory: Path = INVENTORY, **variables: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs the playbook that renders docker-compose.yml, with variables over those of the inventory."""
+    playbook = Path(sys.executable).with_name("ansible-playbook")
+    given = json.dumps(variables | {"vantage_compose_dir": str(folder)})
+    command = [str(playbook), "-i", str(inventory), str(PLAYBOOK), "-e", given, *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 @pytest.fixture(scope="module")
-def commands() -> dict[str, Command]:
-    return {name: Command(text) for name, text in units().items()}
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what is rendered for settings of a user."""
+    folder = tmp_path_factory.mktemp("laptop")
+    old = folder / "compose/secrets/alertmanager/gone"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    (folder / "compose/config/removed").mkdir(parents=True)
+    (folder / "compose/config/loki").mkdir()
+    (folder / "compose/config/loki/old.yml").write_text("")
+    (folder / "hello").mkdir()
+    (folder / "hello/Dockerfile").write_text("FROM scratch\n")
+    done = render(
+        folder,
+        vantage_compose_write_secrets=True,
+        prometheus_memory="1g",
+        prometheus_scrape_interval="5s",
+        grafana_port=3999,
+        alertmanager_receivers=[{"name": "team", "slack_url": "https://example.org/planted"}],
+        traffic_enabled=True,
+        traffic_url="http://hello:8000",
+        vantage_apps=[APP | {"source": str(folder / "hello"), "replicas": 2, "secrets": {"key": "app-secret"}}],
+    )
+    assert done.returncode == 0, done.stdout
+    return folder
 
 
-def test_every_service_of_the_playbook_is_there(commands: dict[str, Command]) -> None:
-    assert set(DOCUMENT["services"]) - {"prepare"} == set(commands)
-    assert set(of_site()) == {*SERVICES, "flask_app"}
+@pytest.fixture(scope="module")
+def services(laptop: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((laptop / "docker-compose.yml").read_text(encoding="utf-8"))["services"])
 
 
-@pytest.mark.parametrize("name", [name for name in DOCUMENT["services"] if name != "prepare"])
-def test_service_is_what_its_unit_is(commands: dict[str, Command], name: str) -> None:
-    service, command = copy.deepcopy(DOCUMENT["services"][name]), commands[name]
+def roles_of(playbook: str) -> list[str]:
+    """The roles of a playbook, each once."""
+    entries = [role for play in load(ROOT / "playbooks" / playbook) for role in play["roles"]]
+    return list(dict.fromkeys(entry["role"] if isinstance(entry, dict) else entry for entry in entries))
 
-    def text(value: Any) -> str:
-        return str(value).replace("$$", "$")
 
-    assert service["image"] == command.image
-    assert [text(word) for word in service.get("command", [])] == command.arguments
-    assert service.get("entrypoint", []) == command.options.get("entrypoint", [])
-    assert service["user"] == command.one("user")
-    assert service["hostname"] == command.one("hostname")
-    assert service["mem_limit"] == command.one("memory")
-    assert service["memswap_limit"] == command.one("memory-swap")
-    assert service["pids_limit"] == int(command.one("pids-limit"))
-    assert service["stop_grace_period"] == command.one("stop-timeout") + "s"
-    assert service["read_only"] is ("read-only" in command.options)
-    assert service["cap_drop"] == command.options["cap-drop"]
-    assert service.get("cap_add", []) == command.options.get("cap-add", [])
-    assert service["security_opt"] == command.options["security-opt"]
-    assert service.get("group_add", []) == command.options.get("group-add", [])
-    assert service["tmpfs"] == command.options["tmpfs"]
-    assert service.get("extra_hosts", []) == command.options.get("add-host", [])
-    assert service.get("ports", []) == command.options.get("publish", [])
-    assert (service.get("network_mode") == "host") == (command.one("network") == "host")
-    environment = [f"{key}={text(value)}" for key, value in service.get("environment", {}).items()]
-    assert environment == command.options.get("env", [])
-    volumes = {volume.split(":")[1]: ":ro" in volume for volume in command.options.get("volume", [])}
+def test_every_service_of_the_playbook_is_there() -> None:
+    """In the order of site.yml, without the roles that prepare a host."""
+    assert roles_of("compose.yml") == [role for role in roles_of("site.yml") if role not in {"preflight", "docker"}]
+    names = {role.replace("_", "-") for role in SERVICES} | {"storefront", "warehouse", "prepare"}
+    assert set(DOCUMENT["services"]) == names
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_service_is_what_its_unit_is(role: str) -> None:
+    """The two runtimes are given the same data; here the options that each writes by itself."""
+    service = compose_service(role)
+    text = unit(role, vantage_runtime="compose", ansible_parent_role_paths=[str(ROLES / role)])
+    options = dict(re.findall(r" --([a-z-]+)=(\S+)", text.partition("ExecStart=")[2].partition("\n#")[0]))
+    assert service["user"] == options["user"]
+    assert service["hostname"] == options["hostname"]
+    assert service["mem_limit"] == service["memswap_limit"] == options["memory"] == options["memory-swap"]
+    assert service["pids_limit"] == int(options["pids-limit"])
+    assert service["stop_grace_period"] == options["stop-timeout"] + "s"
+    assert service["read_only"] is (" --read-only" in text)
+    assert service["cap_drop"] == [options["cap-drop"]]
+    assert service["security_opt"] == [options["security-opt"]]
+    assert service.get("network_mode", "vantage") == options["network"]
+    assert service.get("ports", []) == re.findall(r"--publish=(\S+)", text)
+    volumes = {value.split(":")[1]: ":ro" in value for value in re.findall(r"--volume=(\S+)", text)}
     mounted = {mount["target"]: mount.get("read_only", False) for mount in service.get("volumes", [])}
     # On a host the dashboards are copied into the folder of the config.
     mounted.pop("/etc/grafana/provisioning/dashboards/json", None)
@@ -131,7 +119,7 @@ def test_no_password_is_written_down() -> None:
     assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/admin_password"
     assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-    assert {"/compose/secrets/", "/compose/local.yml", "/build/", "/docker-compose.override.yml"} <= set(ignored)
+    assert {"/compose/secrets/", "/build/"} <= set(ignored)
 
 
 def test_what_is_mounted_is_in_the_repository() -> None:
@@ -161,108 +149,74 @@ def test_a_host_still_reads_its_journal() -> None:
     stages = [next(iter(stage)) for stage in scrape["pipeline_stages"]]
     assert stages[0] == "regex"
     assert "cri" not in stages
-    assert "--collector.systemd" in unit_of_host("node_exporter")
+    assert "--collector.systemd" in unit("node_exporter")
 
 
-def unit_of_host(role: str) -> str:
-    host = Host(role)
-    host.variables |= load(ROLES / "container_service/defaults/main.yml") | service_variables(role)
-    return Host("container_service", **host.variables).render(ROLES / "container_service/templates/unit.service.j2")
+def test_a_setting_reaches_the_service_and_its_config(laptop: Path, services: dict[str, Any]) -> None:
+    assert services["prometheus"]["mem_limit"] == "1g"
+    assert services["grafana"]["ports"] == ["127.0.0.1:3999:3000"]
+    config = (laptop / "compose/config/prometheus/prometheus.yml").read_text(encoding="utf-8")
+    assert "scrape_interval: 5s" in config
+    # Without it the container would keep the config of its start.
+    assert (
+        services["prometheus"]["labels"]["vantage.config"]
+        != DOCUMENT["services"]["prometheus"]["labels"]["vantage.config"]
+    )
+    assert services["loki"] == DOCUMENT["services"]["loki"]
+    assert "profiles" not in services["traffic"]
+    assert DOCUMENT["services"]["traffic"]["profiles"] == ["traffic"]
 
 
-def inventory(folder: Path, hosts: tuple[str, ...] = ("laptop",), **variables: Any) -> Path:
-    (folder / "group_vars/all").mkdir(parents=True)
-    group = {"hosts": dict.fromkeys(hosts)}
-    (folder / "hosts.yml").write_text(yaml.safe_dump({"app": group, "monitoring": group}))
-    (folder / "group_vars/all/main.yml").write_text(yaml.safe_dump(variables))
-    return folder
+def test_files_of_an_earlier_rendering_are_removed(laptop: Path) -> None:
+    assert [path.name for path in (laptop / "compose/config/loki").iterdir()] == ["loki.yml"]
+    assert not (laptop / "compose/config/removed").exists()
+    assert not (laptop / "compose/secrets/alertmanager/gone").exists()
 
 
-def test_a_setting_reaches_the_service_and_its_config(tmp_path: Path) -> None:
-    given = settings.of_laptop(inventory(tmp_path, prometheus_memory="1g", prometheus_scrape_interval="5s"))
-    document, files, _ = compose.rendered(given, tmp_path, COMMITTED)
-    prometheus = document["services"]["prometheus"]
-    assert prometheus["mem_limit"] == "1g"
-    assert "scrape_interval: 5s" in files[Path("compose/config/prometheus/prometheus.yml")]
-    # Else the container would go on with what it read at its start.
-    assert prometheus["labels"]["vantage.config"] != DOCUMENT["services"]["prometheus"]["labels"]["vantage.config"]
+def test_an_image_of_two_services_is_built_once(laptop: Path, services: dict[str, Any]) -> None:
+    assert services["hello"]["build"] == {"context": str(laptop / "hello")}
+    assert services["hello"]["image"] == services["hello-2"]["image"] == "vantage/hello:local"
+    assert "build" not in services["hello-2"]
 
 
-@pytest.mark.parametrize(
-    ("variables", "said"),
-    [
-        ({"prometheus_retention_tiem": "1d"}, "Did you mean prometheus_retention_time"),
-        ({"prometheus_retention_time": "1d"}, "prometheus_slo_days is 14, but prometheus_retention_time is 1d"),
-        ({"grafana_port": "many"}, "argument 'grafana_port'"),
-        ({"vantage_apps": [{"name": "Shop", "image": "a:1", "port": 1}]}, "app Shop: name: invalid value 'Shop'"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path: Path, variables: dict[str, Any], said: str) -> None:
-    with pytest.raises(settings.Refused, match=re.escape(said)):
-        settings.of_laptop(inventory(tmp_path, **variables))
+def test_secrets_are_files_that_a_container_can_read(laptop: Path) -> None:
+    top = laptop / "compose/secrets"
+    password = top / "grafana/admin_password"
+    assert len(password.read_text()) >= 30
+    assert password.read_text() != (top / "grafana/secret_key").read_text()
+    # Readable by a container's user, whom this machine does not know, and yet by no other user here.
+    assert stat.S_IMODE(top.stat().st_mode) == 0o700
+    assert stat.S_IMODE(password.stat().st_mode) == 0o444
+    assert (top / "alertmanager/team_slack_url").read_text() == "https://example.org/planted"
+    assert (top / "hello/key").read_text() == "app-secret"
+    # A replica reads those of its app.
+    assert not (top / "hello-2").exists()
+    rendered = [laptop / "docker-compose.yml", *(laptop / "compose/config").rglob("*.yml")]
+    assert not [path for path in rendered if re.search("planted|app-secret", path.read_text(encoding="utf-8"))]
 
 
-def test_a_source_that_compose_cannot_build_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
-    (tmp_path / "requirements.txt").write_text("flask\n")
-    apps = [{"name": "hello", "source": str(tmp_path), "port": 8000}]
-    given = settings.of_laptop(inventory(tmp_path / "inventory", vantage_apps=apps))
-    with pytest.raises(settings.Refused, match="without a Dockerfile"):
-        compose.rendered(given, tmp_path, COMMITTED)
-    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    document, _, _ = compose.rendered(given, tmp_path, COMMITTED)
-    assert document["services"]["hello"]["build"] == {"context": str(tmp_path)}
-    assert document["services"]["hello"]["image"] == "vantage/hello:local"
+def test_an_app_without_a_dockerfile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="no Dockerfile"):
+        compose_service("loki", changes={"build": str(tmp_path)})
+
+
+def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
+    done = render(tmp_path, prometheus_retention_time="1d")
+    assert done.returncode != 0
+    assert "prometheus_slo_days" in done.stdout
+    assert not (tmp_path / "docker-compose.yml").exists()
 
 
 def test_an_inventory_of_two_machines_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(settings.Refused, match="has 2 hosts"):
-        settings.of_laptop(inventory(tmp_path, hosts=("one", "two")))
-
-
-def local_document(tmp_path: Path, text: str) -> dict[str, Any]:
-    extra = tmp_path / "extra.yml"
-    extra.write_text(text)
-    document, _, _ = compose.rendered(settings.of_laptop(settings.INVENTORY, [extra]), ROOT, COMMITTED)
-    return document
-
-
-def test_a_service_that_is_left_out_is_not_started(tmp_path: Path) -> None:
-    here = local_document(tmp_path, "grafana_enabled: false\n")
-    assert "grafana" not in here["services"]
-
-
-def test_secrets_are_made_once_and_kept(tmp_path: Path) -> None:
-    _, _, found = compose.rendered(settings.of_laptop(settings.INVENTORY), tmp_path, COMMITTED)
-    local.write_secrets(found, "", tmp_path)
-    top = tmp_path / local.SECRETS
-    password = top / "grafana/admin_password"
-    first = password.read_text()
-    assert len(first) >= 30
-    assert first != (top / "grafana/secret_key").read_text()
-    # Readable by a container's user, whom this machine does not know, and yet by nobody else here.
-    assert stat.S_IMODE(top.stat().st_mode) == 0o700
-    assert stat.S_IMODE(password.stat().st_mode) == 0o444
-    (top / "alertmanager/gone").write_text("old")
-    local.write_secrets(found, "", tmp_path)
-    assert password.read_text() == first
-    assert not (top / "alertmanager/gone").exists()
-    local.write_secrets(found, "given", tmp_path)
-    assert password.read_text() == "given"
-
-
-def test_secrets_of_receivers_come_as_files(tmp_path: Path) -> None:
-    extra = tmp_path / "extra.yml"
-    extra.write_text("alertmanager_receivers: [{name: team, slack_url: https://example.org/planted}]\n")
-    given = settings.of_laptop(settings.INVENTORY, [extra])
-    document, files, found = compose.rendered(given, tmp_path, COMMITTED)
-    local.write_secrets(found, "", tmp_path)
-    assert (tmp_path / local.SECRETS / "alertmanager/team_slack_url").read_text() == "https://example.org/planted"
-    assert "planted" not in str(document) + "".join(files.values())
+    group = {"hosts": {"one": {}, "two": {}}, "vars": {"ansible_connection": "local", "vantage_runtime": "compose"}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"app": group, "monitoring": group}))
+    done = render(tmp_path, inventory=tmp_path / "hosts.yml")
+    assert done.returncode != 0
+    assert "one, two" in done.stdout
+    assert not (tmp_path / "docker-compose.yml").exists()
 
 
 def test_the_verifier_finds_the_password_where_it_is_made() -> None:
-    given = settings.of_laptop(settings.INVENTORY)
-    assert "verify_grafana_password_file" in specs("verify")["main"]["options"]
-    path = Host("verify", **given).value(given["verify_grafana_password_file"])
-    assert Path(path).resolve() == (ROOT / local.SECRETS / "grafana/admin_password").resolve()
+    given = load(INVENTORY / "group_vars/all/main.yml")
+    path = Host("verify", inventory_dir=str(INVENTORY), **given).value(given["verify_grafana_password_file"])
+    assert Path(path).resolve() == (ROOT / "compose/secrets/grafana/admin_password").resolve()

@@ -1,4 +1,4 @@
-"""An app that runs more than once: which services it is, what their units, targets and Compose's services say, and what is refused."""
+"""Replicas of an app: their services, units, scrape targets and Compose services, and which are refused."""
 
 from __future__ import annotations
 
@@ -181,7 +181,8 @@ SHARED = APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": 
 
 def test_compose_has_a_service_for_each_replica() -> None:
     template = trust_as_template(
-        "{{ __container_service | compose_service(__container_service_publish, __container_service_ready_url, '', places) }}"
+        "{{ __container_service | compose_service(__container_service_publish, __container_service_ready_url, '', places)"
+        " }}"
     )
     places = {"root": "/src", "config": "compose/config", "role": "/src/roles/flask_app"}
     hosts = containers(SHARED, "compose")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.template import trust_as_template
 from rendering import ROLES, Host, files, load, roles, service, specs, unit
 
 VARS = {role: load(path) if (path := ROLES / role / "vars/main.yml").exists() else {} for role in roles()}
@@ -59,7 +60,9 @@ def test_defaults_equal_the_argument_specs(role: str) -> None:
 
 @pytest.mark.parametrize("name", SHARED)
 def test_a_shared_default_is_documented_by_the_role_of_the_engine(name: str) -> None:
-    assert [specified(role)[name] for role in roles() if name in specs(role).get("main", {}).get("options", {})] == [SHARED[name]]
+    assert [specified(role)[name] for role in roles() if name in specs(role).get("main", {}).get("options", {})] == [
+        SHARED[name]
+    ]
 
 
 def test_defaults_of_a_service_equal_its_spec() -> None:
@@ -252,6 +255,13 @@ def test_a_number_given_as_text_renders_the_same_unit(role: str) -> None:
     assert unit(role, **texts(role)) == unit(role)
 
 
+def test_the_order_of_hosts_is_that_of_the_inventory() -> None:
+    """Another order would be another config of Prometheus."""
+    groups = {"monitoring": ["m2", "m1"], "app": ["m1", *(f"a{number}" for number in range(20, 0, -1))]}
+    found = Host("prometheus", groups=groups).value(trust_as_template("{{ __vantage_hosts }}"))
+    assert found == ["m2", "m1", *groups["app"][1:]]
+
+
 def test_a_port_of_the_monitoring_host_is_used_by_the_others() -> None:
     given = {
         "inventory_hostname": "web",
@@ -315,8 +325,12 @@ def test_a_secret_whose_name_no_file_can_have_is_refused() -> None:
 
 
 def test_readiness_is_asked_where_the_port_is_published() -> None:
-    assert "ReadyUrl=http://127.0.0.1:16000/status\n" in unit("jaeger", vantage_engine_address="0.0.0.0", jaeger_health_port=16000)
-    assert "ReadyUrl=http://10.0.0.1:3300/api/health\n" in unit("grafana", vantage_publish_address="10.0.0.1", grafana_port=3300)
+    assert "ReadyUrl=http://127.0.0.1:16000/status\n" in unit(
+        "jaeger", vantage_engine_address="0.0.0.0", jaeger_health_port=16000
+    )
+    assert "ReadyUrl=http://10.0.0.1:3300/api/health\n" in unit(
+        "grafana", vantage_publish_address="10.0.0.1", grafana_port=3300
+    )
     text = unit("prometheus", prometheus_port=9999)
     assert "MetricsUrl=http://127.0.0.1:9999/metrics\n" in text
     assert "Reload=true\n" in text

@@ -200,6 +200,21 @@ def test_a_deployment_releases_ports_before_others_take_them(host: FakeHost, mon
     ]
 
 
+def test_a_deployment_without_drift_asks_docker_for_image_ids_alone(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.write_unit("hello", text("hello:1"))
+    vantage_unit.pre_start("hello")
+    vantage_unit.write_state("hello", vantage_unit.read_state("hello") | {"ready": True})
+    host.calls.clear()
+    assert main(["deploy", "flask_app", "hello"]) == 0
+    assert capsys.readouterr().out == ""
+    assert [argv for argv in host.calls if argv[0] == "docker"] == [
+        ("docker", "image", "inspect", "--format", "{{.Id}}", "hello:1")
+    ]
+    assert host.commands == []
+
+
 def test_only_builds_that_no_unit_needs_are_removed(host: FakeHost) -> None:
     host.write_unit("hello", text("hello:1-0123456789ab"))
     host.answers["docker image ls"] = "hello:1-0123456789ab\nhello:1-ba9876543210\nhello:1\n"

@@ -127,9 +127,7 @@ def compose_service(
     labels = {
         "vantage.ready": ready_url,
         "vantage.replica_of": replica_of,
-        "vantage.config": digest[:16]
-        if any("sources" not in f for f in (service["config"] or {}).get("files", []))
-        else "",
+        "vantage.config": digest[:16] if service["config"] else "",
     }
     found = {
         "image": service["image"],
@@ -190,9 +188,9 @@ def prepare(stores: Mapping[str, str], image: str) -> dict[str, Any]:
     }
 
 
-def compose_text(services: Mapping[str, Mapping[str, Any]], subnet: str, gateway: str) -> str:
-    """The text of docker-compose.yml."""
-    services = plain(services)
+def compose_text(described: Mapping[str, Any], subnet: str, gateway: str) -> str:
+    """The text of docker-compose.yml, of what compose_service gave for each service."""
+    services: dict[str, dict[str, Any]] = plain(described)
     built: set[str] = set()
     for service in services.values():
         # Two services of one image: built twice at a time, the engine refuses one.

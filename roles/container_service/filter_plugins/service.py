@@ -93,9 +93,9 @@ def service_files(service: Mapping[str, Any], checker: str) -> dict[str, list[di
     home = service["replica_of"] or service["name"]
     uid, _, gid = str(service["user"]).partition(":")
     directories, files = config_files(service, f"{CONFIG}/{home}")
-    found = []
+    found: list[dict[str, Any]] = []
     for file in files:
-        given = {key: file[key] for key in ("path", "template", "content", "sources") if key in file}
+        given: dict[str, Any] = {key: file[key] for key in ("path", "template", "content", "sources") if key in file}
         given |= {"mode": str(file.get("mode", "0640")), "group": gid}
         if checker and file.get("check"):
             given["validate"] = check_command(checker, service["image"], file["check"])

@@ -254,6 +254,8 @@ def deploy(owner: str, keep: list[str], check: bool = False) -> None:
             vantage_unit.apply(service, check)
         return
     owned = [unit.service for unit in vantage_unit.installed_units() if unit.owner == owner]
+    if set(owned) <= set(keep) and not any(map(vantage_unit.drift, keep)):
+        return
     snapshots = [Snapshot(service) for service in dict.fromkeys([*owned, *keep])]
     try:
         vantage_unit.remove(owner, keep)
