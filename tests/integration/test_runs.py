@@ -57,7 +57,7 @@ BAD = {
     "wrong choice": ("preflight", {"vantage_image_source": "magic"}, ["vantage_image_source", "magic", "archive"]),
     "two services on one port": ("preflight", {"loki_port": 9090}, ["loki_port", "prometheus_port", "9090"]),
     "too little memory": ("preflight", {"preflight_memory_mb": 99999999}, ["MiB of memory", "99999999", "preflight_memory_mb"]),
-    "image that cannot be had": ("prometheus", {"prometheus_image": "docker.io/prom/prometheus:v0.0.0"}, ["prom/prometheus:v0.0.0", "cannot be had", "make images"]),
+    "missing image": ("prometheus", {"prometheus_image": "docker.io/prom/prometheus:v0.0.0"}, ["prom/prometheus:v0.0.0", "image", "make images"]),
     "broken Prometheus config": ("prometheus", {"prometheus_config_overrides": {"scrape_configs": [{"job_name": 7, "nonsense": 1}]}}, ["nonsense"]),
     "broken Loki config": ("loki", {"loki_config_overrides": {"ingester": {"nonsense": True}}}, ["nonsense"]),
     "broken Promtail config": ("promtail", {"promtail_config_overrides": {"clients": [{"urll": "x"}]}}, ["urll"]),

@@ -149,7 +149,7 @@ BAD = {
         ["Port 5000 is closed", "8000"],
     ),
     "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken answered 500", "broken on purpose"]),
-    "image that cannot be had": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "cannot be had"]),
+    "missing image": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "image"]),
 }
 
 

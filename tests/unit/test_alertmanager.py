@@ -10,7 +10,7 @@ import programs
 import pytest
 import yaml
 from ansible.errors import AnsibleError
-from rendering import ROLES, Host, load
+from rendering import ROLES, Host, files
 
 TEMPLATE = ROLES / "alertmanager/templates/alertmanager.yml.j2"
 SECRETS = {"webhook_url": "https://hook/s3cret-a", "slack_url": "https://slack/s3cret-b", "pagerduty_key": "s3cret-c"}
@@ -74,19 +74,18 @@ def test_alerts_reach_who_they_are_for(amtool: Path, tmp_path: Path, labels: lis
 
 
 def test_config_holds_no_secret_and_every_secret_has_its_file() -> None:
-    host = Host("alertmanager", **EVERYTHING)
-    text = host.render(TEMPLATE)
-    entries = host.value(load(ROLES / "alertmanager/vars/main.yml")["__alertmanager_secrets"])
+    text = Host("alertmanager", **EVERYTHING).render(TEMPLATE)
+    entries = [file for file in files("alertmanager", **EVERYTHING)["files"] if file.get("secret")]
     assert {entry["mode"] for entry in entries} == {"0440"}
-    files = {Path(entry["path"]).name: entry["content"] for entry in entries}
+    contents = {Path(entry["path"]).name: entry["content"] for entry in entries}
     assert "s3cret" not in text
-    assert files == {
+    assert contents == {
         "hook_webhook_url": SECRETS["webhook_url"],
         "team_slack_url": SECRETS["slack_url"],
         "night_pagerduty_key": SECRETS["pagerduty_key"],
         "smtp_password": "s3cret-d",
     }
-    for name in files:
+    for name in contents:
         assert f"/run/secrets/{name}" in text
 
 
@@ -104,9 +103,9 @@ def test_engines_own_templates_arrive_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("receiver", "reason"),
     [
-        ({"name": "a"}, "reaches nobody"),
+        ({"name": "a"}, "no destination"),
         ({"name": "a b", "webhook_url": "http://x"}, "letters, digits"),
-        ({"name": "nobody", "webhook_url": "http://x"}, "taken by the role"),
+        ({"name": "nobody", "webhook_url": "http://x"}, "nobody is reserved"),
         ({"name": "a", "email_to": "a@b"}, "alertmanager_smtp_host is empty"),
     ],
 )

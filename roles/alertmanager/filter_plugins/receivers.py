@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 # Where container_service mounts it.
 SECRETS = "/run/secrets"
 SMTP_PASSWORD = "smtp_password"
-# Which settings of a receiver are secrets: whoever has the address may post there.
+# Settings of a receiver that are secrets: anyone with the address can post there.
 SECRET_SETTINGS = ("webhook_url", "slack_url", "pagerduty_key")
 
 # Alertmanager's own templates, one paragraph for each alert of a group.
@@ -73,19 +73,19 @@ def ways(receiver: Mapping[str, Any], smtp_host: str) -> dict[str, Any]:
 
 
 def alertmanager_receivers(receivers: Iterable[Mapping[str, Any]], smtp_host: str) -> list[dict[str, Any]]:
-    """`receivers` of the config, after `nobody`, who is told what nobody wants to know.
+    """`receivers` of the config, after `nobody`, which discards notifications.
 
-    Raises AnsibleFilterError for a receiver that reaches nobody, a doubled name, and for e-mail without a server.
+    Raises AnsibleFilterError for a receiver without a way to reach it, a duplicate name, and e-mail without a server.
     """
     found: list[dict[str, Any]] = [{"name": "nobody"}]
     for receiver in receivers:
         name = str(receiver["name"])
         if name in {other["name"] for other in found}:
-            raise AnsibleFilterError(f"Two receivers are called {name}; the name nobody is taken by the role.")
+            raise AnsibleFilterError(f"duplicate receiver name: {name} (nobody is reserved). Rename one.")
         reached = ways(receiver, smtp_host)
         if not reached:
             raise AnsibleFilterError(
-                f"The receiver {name} reaches nobody: give it webhook_url, email_to, slack_url or pagerduty_key."
+                f"receiver {name}: no destination. Set webhook_url, email_to, slack_url or pagerduty_key."
             )
         found.append({"name": name} | reached)
     return found

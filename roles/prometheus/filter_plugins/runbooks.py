@@ -1,4 +1,4 @@
-"""What to do about an alert, out of docs/runbooks.md, so that a message says it to whoever cannot open the page."""
+"""Runbook sections of docs/runbooks.md as annotations, for recipients who cannot open the page."""
 
 from __future__ import annotations
 
