@@ -4,7 +4,7 @@
 cloud-init, Lima and a Vagrant host without Ansible run this program, as root. Run it again at any time.
 
 Settings, from the environment or as lines of /opt/vantage/settings:
-  VANTAGE_PROJECT         required: a directory, a .tar.gz, its http(s) URL, or a git URL (#NAME selects a branch or tag)
+  VANTAGE_PROJECT         required: a directory, a .tar.gz, its http(s) URL, or a git URL (#NAME: branch or tag)
   VANTAGE_PROJECT_SHA256  SHA-256 of the .tar.gz; default: not checked
   VANTAGE_IMAGES          directory, or http(s) URL of one, with the image archives and index.json of `make images`;
                           default: images are pulled from their registries

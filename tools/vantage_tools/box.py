@@ -84,7 +84,8 @@ menuentry "Debian" {{
 SETUP = """\
 systemctl --quiet enable systemd-networkd systemd-resolved systemd-timesyncd ssh
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
-grub-mkimage -O i386-pc -o /boot/grub/core.img -p '(hd0,msdos1)/boot/grub' biosdisk part_msdos ext2 normal linux echo test
+modules='biosdisk part_msdos ext2 normal linux echo test'
+grub-mkimage -O i386-pc -o /boot/grub/core.img -p '(hd0,msdos1)/boot/grub' $modules
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
 : >/etc/machine-id
 # systemd would otherwise rebuild its caches at the first start.

@@ -41,7 +41,7 @@ def answers() -> bool:
 @app.command()
 def start() -> None:
     """Start libvirt unless it answers, and save the driver for the Vagrantfile."""
-    if not shutil.which("virsh"):
+    if not shutil.which("virsh") or not (answers() or shutil.which("libvirtd")):
         raise UserError("libvirt is not installed.", "vantage host-tools vm")
     if not answers():
         if not Path("/run/systemd/system").is_dir():

@@ -26,8 +26,10 @@ from vantage_tools.vm import engine, host_tools
 # The systems that site.yml supports. mmdebstrap cannot build rhel9, so VANTAGE_SYSTEM_IMAGE names an image of it.
 SYSTEMS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404", "ubuntu2604", "rhel9")
 ABOUT = "head -n 1 /etc/os-release; uname -r; systemctl --version | head -n 1; stat -fc %T /sys/fs/cgroup"
-EVIDENCE = """systemctl --failed --no-legend; systemctl list-units --all --plain --no-legend 'vantage-*'; free -m; df -h /
-cat /opt/vantage/status; sudo tail -n 40 /var/log/vantage-provision.log; sudo journalctl --boot --no-pager -p warning -n 60"""
+EVIDENCE = """
+    systemctl --failed --no-legend; systemctl list-units --all --plain --no-legend 'vantage-*'; free -m; df -h /
+    cat /opt/vantage/status; sudo tail -n 40 /var/log/vantage-provision.log
+    sudo journalctl --boot --no-pager --priority warning --lines 60"""
 STARTED = time.monotonic()
 
 app = typer.Typer()
@@ -233,10 +235,11 @@ def test_cloud_init(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> 
         run(*IMAGES, "get")
         if not key.exists():
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vantage test", "-f", key)
+        certificate = os.environ.get("VANTAGE_CA_CERT")
         limits.write_text(f"---\nvantage_ready_seconds: {speed.ready}\nverify_seconds: {speed.ready // 4}\n")
         cloud_init.seed(
             folder / "seed.iso", variables=limits, ssh_key=folder / "key.pub", carry_project=True,
-            carry_images=cache_dir() / "images", ca_cert=Path(path) if (path := os.environ.get("VANTAGE_CA_CERT")) else None,
+            carry_images=cache_dir() / "images", ca_cert=Path(certificate) if certificate else None,
         )  # fmt: skip
         console.write_text("")
         machine = start_qemu(folder, speed, port)
