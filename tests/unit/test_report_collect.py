@@ -320,6 +320,13 @@ def test_the_role_writes_a_report_and_leaves_no_data(engines: int, tmp_path: Pat
     assert (data["meta"]["host"], data["meta"]["short"]) == ("vm", 300)
 
 
+def test_the_role_in_check_mode_asks_and_writes_nothing(engines: int, tmp_path: Path) -> None:
+    done = report(tmp_path, engines, "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Collect metrics" not in done.stdout
+    assert not (tmp_path / "report").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "installed", "keywords"),
     [

@@ -509,6 +509,8 @@ def main(argv: list[str] | None = None) -> int:
         short, long = parse_time_ranges(options.short, options.long)
         transport = http_transport({name: getattr(options, name) for name in ENGINES})
         data = Collector(transport, short, long).run({"grafana": options.grafana, "host": options.host})
+        # Log lines can hold what only root may read.
+        options.out.touch(mode=0o600)
         options.out.write_bytes(gzip.compress(json.dumps(data).encode(), mtime=0))
     except (CollectError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)

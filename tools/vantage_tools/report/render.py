@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ def write(data: dict[str, Any], folder: Path) -> list[Finding]:
             lstrip_blocks=True, keep_trailing_newline=True,
         )  # fmt: skip
         environment.filters |= FILTERS
-        (folder / name).write_text(
-            environment.get_template(f"{name}.j2").render(context).rstrip() + "\n", encoding="utf-8"
-        )
+        page = environment.get_template(f"{name}.j2").render(context).rstrip() + "\n"
+        if name == MARKDOWN:
+            page = re.sub(r"\n[ \n]*\n\n", "\n\n", page)
+        (folder / name).write_text(page, encoding="utf-8")
     plain = json.dumps([finding.plain() for finding in findings], indent=1, ensure_ascii=False)
     (folder / FINDINGS).write_text(plain + "\n", encoding="utf-8")
     return findings

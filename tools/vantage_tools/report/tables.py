@@ -17,11 +17,12 @@ MAX_ROUTES, MAX_OPERATIONS, MAX_LINES = 14, 12, 12
 
 @dataclass
 class Table:
-    """Headings and rows; `numbers` are the columns that are aligned right."""
+    """Headings and rows; `numbers` are the columns that are aligned right, `empty` is shown without rows."""
 
     head: list[str]
     rows: list[list[str]]
-    numbers: tuple[int, ...] = ()
+    numbers: tuple[int, ...]
+    empty: str
 
 
 def by_service(dataset: Dataset) -> Table:
@@ -36,7 +37,7 @@ def by_service(dataset: Dataset) -> Table:
             shown = f"last {format_duration(length)}"
             rows.append([first, shown, count(traffic.requests), rate(traffic.rate), *ratios, *latencies])
     head = ["Service", "Time range", "Requests", "Per second", "Errors (5xx)", "Refused (4xx)", "p50", "p95", "p99"]
-    return Table(head, rows, (2, 3, 4, 5, 6, 7, 8))
+    return Table(head, rows, (2, 3, 4, 5, 6, 7, 8), "No service has request metrics in this time.")
 
 
 def by_route(dataset: Dataset) -> Table:
@@ -54,7 +55,7 @@ def by_route(dataset: Dataset) -> Table:
         rows.append([name, " ".join(route), count(now.requests), *ratios, *latencies])
     last = f"last {format_duration(dataset.short)}"
     head = ["Service", "Route", f"Requests, {last}", f"Errors, {last}", "before", f"p95, {last}", "before"]
-    return Table(head, rows, (2, 3, 4, 5, 6))
+    return Table(head, rows, (2, 3, 4, 5, 6), "No route has request metrics in this time.")
 
 
 def differences(dataset: Dataset) -> list[str]:
@@ -99,7 +100,7 @@ def self_time(dataset: Dataset) -> Table:
         row = [share.service, operation, count(share.spans), percent(ratio), percent(old.self_us / total_before) if old else "–"]  # fmt: skip
         rows.append([*row, *(seconds(one.self_us / one.spans / 1e6) if one else "–" for one in (share, old))])
     head = ["Service", "Operation", "Spans", "Share of self time", "before", "Self time per span", "before"]
-    return Table(head, rows, (2, 3, 4, 5, 6))
+    return Table(head, rows, (2, 3, 4, 5, 6), "There are no traces of this time.")
 
 
 def patterns(dataset: Dataset, of_apps: bool) -> list[Pattern]:
@@ -119,7 +120,7 @@ def slos(dataset: Dataset) -> Table:
             left = percent(slo.left) if slo.left >= 0 else f"overspent by {percent(-slo.left)}"
         rows.append([slo.service, f"{slo.objective * 100:g} % {goal}", left, *burns, state])
     head = ["Service", "Objective", "Error budget left", "Burn rate 5 min", "1 h", "6 h", "State"]
-    return Table(head, rows, (2, 3, 4, 5))
+    return Table(head, rows, (2, 3, 4, 5), "Prometheus has no objectives.")
 
 
 def targets(dataset: Dataset) -> Table:
@@ -142,7 +143,7 @@ def targets(dataset: Dataset) -> Table:
         ])  # fmt: skip
     lengths = [f"last {format_duration(length)}" for length in (dataset.short, dataset.long)]
     head = ["Target", "State", f"Up, {lengths[0]}", lengths[1], "Starts", "Memory of its limit"]
-    return Table(head, sorted(rows), (2, 3, 4, 5))
+    return Table(head, sorted(rows), (2, 3, 4, 5), "Prometheus reported no targets.")
 
 
 def log_volume(dataset: Dataset) -> Table:
@@ -159,7 +160,7 @@ def log_volume(dataset: Dataset) -> Table:
     for length in (dataset.short, dataset.long):
         head += [f"Lines, last {format_duration(length)}", "warnings", "errors"]
     rows = [[service, *map(count, cells)] for service, cells in sorted(found.items())]
-    return Table(head, rows, (1, 2, 3, 4, 5, 6))
+    return Table(head, rows, (1, 2, 3, 4, 5, 6), "There are no log lines of this time.")
 
 
 def filtered(dataset: Dataset) -> Table:
@@ -173,4 +174,5 @@ def filtered(dataset: Dataset) -> Table:
             )
         )  # fmt: skip
         rows.append([clock(at), level, service, f"{method} {route}".strip(), status, duration, trace])
-    return Table(["Time (UTC)", "Level", "Service", "Route", "Status", "Duration, ms", "Trace"], rows, (4, 5))
+    head = ["Time (UTC)", "Level", "Service", "Route", "Status", "Duration, ms", "Trace"]
+    return Table(head, rows, (4, 5), "There are no JSON lines of requests.")
