@@ -31,18 +31,18 @@ def readme(role: Path) -> str:
         has_tasks = (role / "tasks" / f"{entry}.yml").exists()
         heading = f"Variables of tasks_from {entry}.yml" if has_tasks else spec["short_description"]
         lines += ["", "## " + ("Variables" if entry == "main" else heading), "", *table(spec["options"])]
-        lines += nested(spec["options"])
+        lines += nested_tables(spec["options"])
     return "\n".join(lines) + "\n"
 
 
-def nested(options: Mapping[str, Mapping[str, Any]], parent: str = "") -> list[str]:
-    """Return the tables of options that have options, each under its path of names."""
+def nested_tables(options: Mapping[str, Mapping[str, Any]], parent: str = "") -> list[str]:
+    """Return the tables of the options within options, each under its path."""
     lines: list[str] = []
     for name, option in options.items():
         if "options" in option:
             path = f"{parent}.{name}" if parent else name
             title = f"One of `{path}`" if option["type"] == "list" else f"Keys of `{path}`"
-            lines += ["", f"### {title}", "", *table(option["options"]), *nested(option["options"], path)]
+            lines += ["", f"### {title}", "", *table(option["options"]), *nested_tables(option["options"], path)]
     return lines
 
 

@@ -45,7 +45,15 @@ def checks() -> Iterator[Check]:
     host = [str(path.relative_to(ROOT)) for path in ROOT.glob("roles/*/files/*.py")]
     yield Check("mypy (programs for the host)", ["mypy", "--strict", "--cache-dir=.mypy_cache/host", *host])
     yield Check(
-        "mypy (app)", ["mypy", "--cache-dir=.mypy_cache/app", "--config-file=app/pyproject.toml", "--strict", "app/src", "app/examples/shop"]
+        "mypy (app)",
+        [
+            "mypy",
+            "--cache-dir=.mypy_cache/app",
+            "--config-file=app/pyproject.toml",
+            "--strict",
+            "app/src",
+            "app/examples/shop",
+        ],
     )
     yield Check("yamllint", ["yamllint", "--strict", "."])
     yield Check("ansible-lint", ["ansible-lint", "--offline", "--profile", "production", "--strict"])

@@ -75,5 +75,5 @@ def describe(machine: Machine, services: Sequence[Mapping[str, Any]]) -> Iterato
         row(name, port, "   API" if name == "loki" else "") for name, port in pages.items() if port in published
     )
     yield ""
-    yield '  Start with Grafana, dashboard "Service overview".' if grafana else f"  {NO_GRAFANA}"
+    yield '  Start with Grafana, dashboard "Service overview".' if grafana else f"  {NO_GRAFANA}".replace("\n", "\n  ")
     yield "  Next: make verify, make status, make logs S=SERVICE, make down"
