@@ -100,6 +100,15 @@ def test_every_option_has_a_description_and_a_type(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", roles())
+def test_every_variable_has_the_prefix_of_its_role(role: str) -> None:
+    names = {name for entry in specs(role).values() for name in entry["options"]} | set(defaults(role)) - set(SHARED)
+    internal = set(VARS[role]) | {task["register"] for task in tasks(role) if "register" in task}
+    # The one mapping that the role takes has the role's name.
+    assert not [name for name in names if name != "container_service" and not name.startswith(f"{role}_")]
+    assert not [name for name in internal - {"__container_service"} if not name.startswith(f"__{role}_")]
+
+
+@pytest.mark.parametrize("role", roles())
 def test_every_default_has_the_type_of_its_spec(role: str) -> None:
     types = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "path": str}
     for name, option in specs(role)["main"]["options"].items():

@@ -10,7 +10,6 @@ import typer
 from vantage_tools import bench, box, cloud_init, compose, fill_past, libvirt, lint, machine_tests, render, testing
 from vantage_tools.errors import UserError
 from vantage_tools.images.cli import app as images
-from vantage_tools.paths import ROOT
 from vantage_tools.process import prepare_environment
 from vantage_tools.report import cli as report
 from vantage_tools.vm import cli as vm
@@ -40,8 +39,6 @@ app.add_typer(machine_tests.app)
 def main() -> None:
     """Run the command; an error that the user can fix is printed without a traceback."""
     prepare_environment()
-    # For `dashboards`, until it is part of this package.
-    sys.path.insert(0, str(ROOT))
     try:
         app(prog_name="vantage")
     except UserError as error:
