@@ -69,7 +69,7 @@ def made_key(image: Image, manifest: Manifest, architecture: str) -> str:
     if make.get("base"):
         parts.append(base_key(manifest.bases[make["base"]]))
     if make["kind"] == "go":
-        parts.append(program_key(image.make, root / "images" / image.name, architecture))
+        parts.append(program_key(make, manifest.folder / image.name, architecture))
     if make["kind"] == "app":
         parts.append(hash_of_files(app_files(root), root))
     return hash_of(parts)
