@@ -17,11 +17,6 @@ NO_GRAFANA = UserError(
 PAGES = {"grafana": 3000, "prometheus": 9090, "jaeger": 16686, "loki": 3100}
 
 
-def has_grafana(services: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether Grafana is one of the services."""
-    return any(service["service"] == "grafana" for service in services)
-
-
 def page_ports(services: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Return the port on the VM of each engine that has a page."""
     return {
