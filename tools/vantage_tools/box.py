@@ -32,9 +32,9 @@ from vantage_tools.vm import host_tools
 PACKAGES = """
     linux-image-cloud-amd64 initramfs-tools zstd grub-pc-bin grub-common systemd-sysv systemd-resolved systemd-timesyncd
     libpam-systemd dbus udev kmod apparmor openssh-server sudo python3 ca-certificates iproute2 iputils-ping procps less
-""".split()
-BOX_PACKAGES = ["python3-apt", "rsync", "curl"]
-CLOUD_PACKAGES = ["cloud-init", "netplan.io", "cloud-guest-utils"]
+"""
+BOX_PACKAGES = "python3-apt rsync curl"
+CLOUD_PACKAGES = "cloud-init netplan.io cloud-guest-utils"
 # GRUB is in the gap before the file system.
 PARTITION_START = 1024 * 1024
 MIN_DISK_GB = 4
@@ -204,7 +204,7 @@ def write_overlay(path: Path, files: dict[str, str]) -> None:
 def make_tree(work: Path, suite: Suite, mirror: str, cloud: bool) -> None:
     """Write the root file system to tree.tar; raises UserError with mmdebstrap's last lines."""
     setup = SETUP if cloud else SETUP + BOX_SETUP
-    packages = PACKAGES + (CLOUD_PACKAGES if cloud else BOX_PACKAGES)
+    packages = f"{PACKAGES} {CLOUD_PACKAGES if cloud else BOX_PACKAGES}".split()
     command = [
         "mmdebstrap", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}", "--variant=minbase",
         "--architectures=amd64", f"--include={','.join(packages)}",

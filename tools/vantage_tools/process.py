@@ -32,10 +32,10 @@ def run(*argv: str | Path, **options: Any) -> None:
     subprocess.run([str(word) for word in argv], check=True, cwd=ROOT, **options)
 
 
-def output(*argv: str | Path) -> str:
+def output(*argv: str | Path, cwd: Path = ROOT) -> str:
     """Return the program's standard output; raise CalledProcessError if it fails."""
     return subprocess.run(
-        [str(word) for word in argv], check=True, cwd=ROOT, text=True, stdin=subprocess.DEVNULL, capture_output=True
+        [str(word) for word in argv], check=True, cwd=cwd, text=True, stdin=subprocess.DEVNULL, capture_output=True
     ).stdout
 
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +178,12 @@ class SystemContainer:
             subprocess.run(command, check=False, stdout=sys.stderr, stdin=subprocess.DEVNULL)
         if state != "degraded":
             raise UserError(f"systemd did not start in {self.name} within {BOOT_SECONDS} s: {state}.", "see above.")
+
+
+def write_inventory(folder: Path, name: str, variables: Mapping[str, Any]) -> None:
+    """Write an inventory with the container in both groups, for images that are in the cache."""
+    group_vars = folder / "group_vars/all"
+    group_vars.mkdir(parents=True)
+    (folder / "hosts.yml").write_text(json.dumps({group: {"hosts": {name: None}} for group in ("app", "monitoring")}))
+    (group_vars / "main.yml").write_text(json.dumps(variables))
+    (group_vars / "images.yml").write_text((cache_dir() / "images/vars.yml").read_text())
