@@ -87,19 +87,17 @@ def get_images(
 
 
 @app.command("load")
-def load_images(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…")], source: SourceOption = Source.AUTO
-) -> None:
+def load_images(names: Names = None, source: SourceOption = Source.AUTO) -> None:
     """Get images and load them into the local engine."""
     docker = Docker()
     docker.require("loading images")
-    _get(names, source)
+    _get(names or [], source)
     manifest, store = _world()
-    for image in manifest.select(names):
+    for image in manifest.select(names or []):
         record = store.record(image.name)
-        if record is None:
+        if record is None and names:
             raise UserError(f"image {image.name} is not available", "See the line above.")
-        if docker.image_id(record.ref) not in (record.id, record.digest):
+        if record and docker.image_id(record.ref) not in (record.id, record.digest):
             docker.load(store.folder / record.file)
 
 
