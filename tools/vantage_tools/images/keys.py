@@ -63,7 +63,6 @@ def app_files(root: Path) -> list[Path]:
 
 def made_key(image: Image, manifest: Manifest, architecture: str) -> str:
     """Return the key of an image that is made here."""
-    root = manifest.root
     make = image.make
     parts: list[Any] = [FORMAT, architecture, image.made_ref, make]
     if make.get("base"):
@@ -71,5 +70,5 @@ def made_key(image: Image, manifest: Manifest, architecture: str) -> str:
     if make["kind"] == "go":
         parts.append(program_key(make, manifest.folder / image.name, architecture))
     if make["kind"] == "app":
-        parts.append(hash_of_files(app_files(root), root))
+        parts.append(hash_of_files(app_files(manifest.root), manifest.root))
     return hash_of(parts)
