@@ -182,7 +182,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Rounds of the deployments.")] = 3,
     base: Annotated[Path | None, typer.Option(help="Another checkout, to compare with.", exists=True)] = None,
 ) -> None:
-    """Measure what the README promises, each beside its plain counterpart."""
+    """Measure what the README promises."""
     engine.get_images()
     checkouts = {"this": ROOT} | ({"base": base.resolve()} if base else {})
     variables = {

@@ -135,7 +135,7 @@ def box(
         bool, typer.Option("--cloud", help="a disk for clouds: cloud-init creates user and network")
     ] = False,
 ) -> Path:
-    """Build a Vagrant box from Debian's packages, unless it is up to date."""
+    """Build a Vagrant box from Debian's packages."""
     size, mirror = os.environ.get("VANTAGE_BOX_DISK_GB") or "20", os.environ.get("VANTAGE_DEBIAN_MIRROR", "")
     if not size.isdecimal() or int(size) < MIN_DISK_GB:
         raise UserError(f"VANTAGE_BOX_DISK_GB={size} is not a whole number of GB, {MIN_DISK_GB} or more.")

@@ -25,7 +25,7 @@ MOUNT = "/mnt/vantage-seed"
 LABEL = "cidata"
 EXAMPLE_VARIABLES = "---\n# Variables of the roles, for example:\n# vantage_demo_faults: true"
 
-app = typer.Typer(help="Write the cloud-init file, or a disk with everything, of a VM that provisions itself.")
+app = typer.Typer(help="Write the cloud-init file of a VM that provisions itself.")
 Project = Annotated[str, typer.Option(help="URL of a .tar.gz, git URL, or path on the machine")]
 Images = Annotated[str, typer.Option(help="directory or URL of the image archives; default: images are pulled")]
 Variables = Annotated[Path | None, typer.Option("--vars", help="YAML file with variables of the roles")]
@@ -100,7 +100,7 @@ def seed(
     carry_project: Annotated[bool, typer.Option("--carry-project", help="include the committed project")] = False,
     carry_images: Annotated[Path | None, typer.Option(help="include the archives of `make images`")] = None,
 ) -> None:
-    """Write the disk of cloud-init's NoCloud source, so that the machine needs no network for the project."""
+    """Write a disk for cloud-init, with everything on it."""
     if not project and not carry_project:
         raise UserError("the project's source is missing.", "add --carry-project, or --project URL")
     is_iso = out.suffix == ".iso"

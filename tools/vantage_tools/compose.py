@@ -43,7 +43,7 @@ app = typer.Typer(help="Run docker-compose.yml on this machine, without a VM.", 
 
 @app.command()
 def up() -> None:
-    """Start the services, wait until they are ready, and verify them."""
+    """Start the services, wait until they are ready, verify them."""
     engine.ensure_engine()
     get_images()
     # A strict umask would keep the containers' users from reading these.
@@ -78,7 +78,7 @@ def up() -> None:
 
 @app.command()
 def verify() -> None:
-    """Send one request through the services and find it as metric, log line and trace."""
+    """Send one request and find it as metric, log line and trace."""
     services = list(document()["services"])
     states = output(*compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.ExitCode}}"))
     if stopped := not_running(services, states):

@@ -287,7 +287,7 @@ def fill_past(
     otlp: str = "http://127.0.0.1:4318",
     only: Annotated[str, typer.Option(help="Fill one store: prometheus, loki or jaeger.")] = "",
 ) -> None:
-    """Copy what a system container measured into the hours before it was created."""
+    """Fill the hours before a system container was created."""
     if only not in ("", "prometheus", "loki", "jaeger"):
         raise UserError(f"unknown store: {only} (prometheus, loki or jaeger).")
     oldest = json.loads(request(f"{prometheus}/api/v1/query", query=OLDEST_SAMPLE))["data"]["result"][0]

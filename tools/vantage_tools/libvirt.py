@@ -39,7 +39,7 @@ def answers() -> bool:
 
 @app.command()
 def start() -> None:
-    """Start libvirt unless it answers, and save the driver for the Vagrantfile."""
+    """Start libvirt unless it answers, and save its driver."""
     if not shutil.which("virsh") or not (answers() or shutil.which("libvirtd")):
         raise UserError("libvirt is not installed.", "vantage host-tools vm")
     if not answers():
@@ -71,7 +71,7 @@ def start_daemons() -> None:
 
 @app.command()
 def stop() -> None:
-    """Stop libvirt if `start` started it without systemd and no machine runs."""
+    """Stop the libvirt that `start` started without systemd."""
     marker = cache_dir() / "libvirt/started-by-vantage"
     if not marker.exists():
         return

@@ -115,7 +115,7 @@ def services_are_active() -> bool:
 
 @app.command("test-vm", rich_help_panel=MACHINES)
 def test_vm(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> None:
-    """Test a VM by Vagrant: up, site.yml twice, verify, reload, verify."""
+    """Test a VM by Vagrant: up, verify, reload, verify."""
     folder = cache_dir() / "test-vm"
     own = {
         "VAGRANT_DOTFILE_PATH": str(folder / f"debian-{suite.release}"),
@@ -200,7 +200,7 @@ def has_provisioned(console: Path) -> bool:
 
 @app.command("test-cloud-init", rich_help_panel=MACHINES)
 def test_cloud_init(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> None:
-    """Test a Debian disk that provisions itself from a NoCloud disk."""
+    """Test a Debian disk that provisions itself."""
     folder = cache_dir() / "test-cloud-init"
     key, console = folder / "key", folder / "console.log"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -286,7 +286,7 @@ def test_systems(
     systems: Annotated[list[str] | None, typer.Argument(help=f"default: {' '.join(SYSTEMS)}")] = None,
     full: Annotated[bool, typer.Option("--full", envvar="FULL", help="run all that `make test` runs")] = False,
 ) -> None:
-    """Test each supported system in a system container of its own."""
+    """Test each supported system in a container of its own."""
     if unknown := set(systems or []) - set(SYSTEMS):
         raise UserError(f"unknown system: {' '.join(sorted(unknown))} ({', '.join(SYSTEMS)}).", "correct it")
     folder = cache_dir() / "test-systems"

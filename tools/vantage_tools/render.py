@@ -36,7 +36,10 @@ FOLDERS = ("roles/grafana/files/dashboards", "compose/config")
 def render(
     check: Annotated[bool, typer.Option("--check", help="compare only; exit with 1 on a difference")] = False,
 ) -> None:
-    """Write every rendered file: READMEs' tables, cloud-init file, dashboards, docker-compose.yml."""
+    """Write every rendered file.
+
+    READMEs' tables, the cloud-init file, dashboards and docker-compose.yml.
+    """
     files = {path: text for renderer in RENDERERS for path, text in renderer().items()}
     found = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
     removed = sorted(path for path in found - set(files) if path.name != ".gitkeep")

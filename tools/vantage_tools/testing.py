@@ -29,7 +29,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def test() -> None:
-    """Run lint, the unit tests, and the whole path in a system container."""
+    """Run lint, the unit tests, and the whole path on a machine."""
     begin = time.monotonic()
 
     def step(name: str) -> None:
@@ -58,7 +58,7 @@ def unit() -> None:
 def test_report(
     context: typer.Context, keep: Annotated[bool, typer.Option("--keep", help="keep the container")] = False
 ) -> None:
-    """Check that the report names each of eight faults (20 minutes)."""
+    """Check that the report names eight faults (20 minutes)."""
     machine = SystemContainer("vantage-test-report")
     engine.get_images()
     machine.up()
@@ -78,7 +78,7 @@ def test_report(
 
 @app.command("test-browser", context_settings=PASS_ON, rich_help_panel=DEVELOPMENT)
 def test_browser(context: typer.Context) -> None:
-    """Check the dashboards in a browser; with the argument `bench`, measure their queries."""
+    """Check the dashboards in a browser; `bench` measures them."""
     url = os.environ.setdefault("VANTAGE_GRAFANA_URL", "http://127.0.0.1:3000")
     browser = os.environ.get("VANTAGE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if not browser:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -26,10 +28,7 @@ from .store import Store
 # Caches of the build of one tool: measured, with a margin.
 _TOOL_BYTES = 3 * 1024**3
 
-app = typer.Typer(
-    help="Get every image that Vantage runs: pulled where a registry answers, else made from packages.",
-    no_args_is_help=True,
-)
+app = typer.Typer(help="Get the images: pulled where a registry answers, else made.", no_args_is_help=True)
 
 
 class Source(StrEnum):
@@ -99,15 +98,17 @@ def load_images(names: Names = None, source: SourceOption = Source.AUTO) -> None
 
 
 @app.command("list")
-def list_images() -> None:
-    """Show which images are there, their size and where they came from."""
+def list_images(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show each image, its size and where it came from."""
     manifest, store = _world()
-    for name in (image.name for image in manifest.images):
-        if record := store.record(name):
-            size = (store.folder / record.file).stat().st_size / 1e6
-            print(f"{name:18} {record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}")
-        else:
-            print(f"{name:18} missing")
+    records = {image.name: store.record(image.name) for image in manifest.images}
+    if as_json:
+        print(json.dumps({name: record and asdict(record) for name, record in records.items()}, indent=2))
+        return
+    for name, record in records.items():
+        size = (store.folder / record.file).stat().st_size / 1e6 if record else 0
+        shown = f"{record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}" if record else "missing"
+        print(f"{name:18} {shown}")
 
 
 @app.command("tool")

@@ -16,7 +16,7 @@ from vantage_tools.vm.machine import UNIT_PROGRAM, Kind, choose, list_services, 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 EVERYDAY, DEVELOPMENT, MACHINES = "Everyday", "Development", "Machines"
 
-app = typer.Typer()
+app, machines = typer.Typer(), typer.Typer()
 VM = Annotated[Kind, typer.Option("--vm", help="auto: Vagrant if installed and it need not emulate, else a container")]
 
 
@@ -40,7 +40,7 @@ def verify(vm: VM = Kind.AUTO) -> None:
 
 @app.command(rich_help_panel=EVERYDAY)
 def status(vm: VM = Kind.AUTO) -> None:
-    """Print one line per service; exit with 1 if one is not ready."""
+    """Print one line per service; exit 1 if one is not ready."""
     machine = choose(vm)
     list_services(machine)
     replace_process(*machine.command(UNIT_PROGRAM, "status"))
@@ -57,7 +57,7 @@ def report(context: typer.Context, vm: VM = Kind.AUTO) -> None:
 
 @app.command(rich_help_panel=EVERYDAY)
 def logs(service: Annotated[str, typer.Argument()] = "", vm: VM = Kind.AUTO) -> None:
-    """Print the last 100 log lines of a service, or of all replicas of an app."""
+    """Print the last 100 log lines of a service or an app."""
     machine = choose(vm)
     services = list_services(machine)
     units = [entry["unit"] for entry in services if service in (entry["service"], entry["app"])]
@@ -91,14 +91,14 @@ def down(vm: VM = Kind.AUTO) -> None:
     choose(vm).destroy()
 
 
-@app.command("host-tools", rich_help_panel=MACHINES)
+@machines.command("host-tools", rich_help_panel=MACHINES)
 def host_tools_command(groups: list[str]) -> None:
     """Install the system packages that a group of tasks needs."""
     host_tools.install(*groups)
 
 
 engine_app = typer.Typer(help="Start or stop the Docker engine of this machine.", no_args_is_help=True)
-app.add_typer(engine_app, name="engine", rich_help_panel=MACHINES)
+machines.add_typer(engine_app, name="engine", rich_help_panel=MACHINES)
 
 
 @engine_app.command("start")
@@ -114,7 +114,7 @@ def engine_stop() -> None:
 
 
 container_app = typer.Typer(help="Run systemd and Docker in a container, without a VM.", no_args_is_help=True)
-app.add_typer(container_app, name="container", rich_help_panel=MACHINES)
+machines.add_typer(container_app, name="container", rich_help_panel=MACHINES)
 
 
 @container_app.command("up")
