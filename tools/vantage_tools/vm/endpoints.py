@@ -43,8 +43,7 @@ def recreate_hint(machine: Machine, missing: Iterable[int]) -> str:
         configured = machine.configured_ports()
     except UserError:
         configured = []
-    guests = {mapping.guest for mapping in configured}
-    lacking = [str(port) for port in missing if port not in guests]
+    lacking = [str(port) for port in missing if port not in {mapping.guest for mapping in configured}]
     if not lacking and not os.environ.get("VANTAGE_PORTS"):
         return "make down, then make up"
     return f'make down, then VANTAGE_PORTS="{" ".join([*map(str, configured), *lacking])}" make up'

@@ -171,6 +171,5 @@ def _provider() -> str:
 
 def _can_virtualise() -> bool:
     """Return whether Vagrant's VM runs without emulation, which takes an hour and is for `VM=vagrant` only."""
-    if platform.system() != "Linux" or _provider() not in ("libvirt", "qemu"):
-        return True
-    return libvirt.find_driver() == "kvm"
+    needs_kvm = platform.system() == "Linux" and _provider() in ("libvirt", "qemu")
+    return not needs_kvm or libvirt.find_driver() == "kvm"
