@@ -33,7 +33,7 @@ def test_memory_is_the_sum_of_all_containers(monkeypatch: pytest.MonkeyPatch) ->
 def test_both_checkouts_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     deployed: list[str] = []
     monkeypatch.setattr(bench, "create_vm", lambda: None)
-    monkeypatch.setattr(bench, "run", lambda *argv, folder: deployed.append(folder.name))
+    monkeypatch.setattr(bench, "output", lambda *argv, cwd: deployed.append(cwd.name))
     monkeypatch.setattr(bench, "run_plain_script", lambda folder: 1.0)
     monkeypatch.setattr(bench, "memory", lambda: [2.0])
     monkeypatch.setattr(bench, "visibility", lambda checkout: {bench.VISIBLE.format("log"): [3.0]})

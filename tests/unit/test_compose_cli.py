@@ -69,7 +69,7 @@ def test_port_in_use_is_named_with_its_user(
 
 def test_port_that_docker_chooses_is_free() -> None:
     services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": "8000-8010"}, {"target": 3100}]}}
-    assert compose.published_ports({"name": "laptop", "services": services}) == []
+    assert compose.ports_in_use({"name": "laptop", "services": services}) == []
 
 
 @pytest.mark.parametrize(

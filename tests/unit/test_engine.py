@@ -53,7 +53,7 @@ def test_dockerd_of_another_program_is_not_stopped(tmp_path: Path, monkeypatch: 
     pid_file = tmp_path / "docker.pid"
     pid_file.write_text(str(os.getpid()))
     monkeypatch.setattr(engine, "PID_FILE", pid_file)
-    monkeypatch.setattr(engine, "_is_running", lambda pid, program: pid == os.getpid())
+    monkeypatch.setattr(engine, "running_pid", lambda file, word: os.getpid())
     with pytest.raises(UserError, match=f"pid {os.getpid()}"):
         engine.stop()
 
@@ -119,7 +119,7 @@ def test_system_without_apt_gets_the_names() -> None:
 
 def test_user_without_sudo_gets_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "apt-get", "exit 0", monkeypatch)
-    monkeypatch.setattr(host_tools.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(UserError) as refused:
         host_tools.install("lint")
     assert refused.value.fix == "as root: apt-get install shellcheck"
@@ -135,7 +135,7 @@ def test_old_package_lists_are_updated_once(
     read n < {count}; [ $word = update ] && exit 0; echo $((n - 1)) > {count}; [ $n -le 0 ]"""
     fake_program(tmp_path / "bin", "apt-get", script, monkeypatch)
     fake_program(tmp_path / "bin", "env", 'shift; exec "$@"', monkeypatch)
-    monkeypatch.setattr(host_tools.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     host_tools.install("lint")
     assert log.read_text().split() == commands
 
@@ -143,6 +143,6 @@ def test_old_package_lists_are_updated_once(
 def test_failed_installation_shows_what_apt_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "apt-get", "echo 'E: no such mirror'; exit 100", monkeypatch)
     fake_program(tmp_path / "bin", "env", 'shift; exec "$@"', monkeypatch)
-    monkeypatch.setattr(host_tools.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(UserError, match=r"shellcheck[\s\S]*no such mirror"):
         host_tools.install("lint")

@@ -18,7 +18,6 @@ from rich.console import Console
 from vantage_tools.errors import UserError
 from vantage_tools.images import registry
 from vantage_tools.images.archive import new_layer, write_image
-from vantage_tools.images.engine import Docker
 from vantage_tools.images.getting import Getter, Missing
 from vantage_tools.images.make import Maker
 from vantage_tools.images.manifest import Image, Manifest, load
@@ -82,6 +81,7 @@ class World:
             (path / folder).mkdir()
         self.docker.write_text(DOCKER)
         self.docker.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path), prepend=":")
         self.manifest: Manifest = load(path)
         self.store = Store(path / "cache")
         for made in (self.store.folder, self.store.work):
@@ -112,7 +112,7 @@ class World:
         return ids
 
     def getter(self, source: str = "auto") -> Getter:
-        return Getter(self.manifest, self.store, Docker(str(self.docker)), self.progress, source)
+        return Getter(self.manifest, self.store, self.progress, source)
 
     def get(self, name: str, source: str = "auto") -> Record | Missing:
         return self.getter(source).get(self.manifest.select([name])[0])
@@ -352,5 +352,6 @@ def test_missing_packages_for_making_images_are_installed(missing: list[str], mo
     installed: list[str] = []
     monkeypatch.setattr(host_tools, "missing_packages", lambda *groups: missing)
     monkeypatch.setattr(host_tools, "install", lambda *groups: installed.extend(groups))
-    Maker(None, None, None, Progress(0))._install_tools()  # type: ignore[arg-type]
+    monkeypatch.setattr(Maker, "_debian", lambda self, image: None)
+    Maker(None, None, Progress(0)).make(Image("system", make={"kind": "debian"}))  # type: ignore[arg-type]
     assert installed == (["images"] if missing else [])

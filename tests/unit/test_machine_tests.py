@@ -29,7 +29,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VANTAGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VANTAGE_SYSTEM_IMAGE", raising=False)
     monkeypatch.setattr(machine_tests, "IMAGES", (tmp_path / "images",))
-    monkeypatch.setattr(machine_tests.engine, "ensure_engine", lambda: None)
+    monkeypatch.setattr(machine_tests.engine, "get_images", lambda: None)
     return tmp_path / "calls"
 
 

@@ -39,7 +39,9 @@ HOME = Path(os.environ.get("VANTAGE_HOME", "/opt/vantage"))
 LOG = Path(os.environ.get("VANTAGE_LOG", "/var/log/vantage-provision.log"))
 SETTINGS = HOME / "settings"
 PINS = "tools/requirements/ansible.txt"
-NAMES = ["PROJECT", "PROJECT_SHA256", "IMAGES", "INVENTORY", "EXTRA_VARS", "VERIFY", "PYTHON"]
+NAMES = [
+    "VANTAGE_" + name for name in ("PROJECT", "PROJECT_SHA256", "IMAGES", "INVENTORY", "EXTRA_VARS", "VERIFY", "PYTHON")
+]
 STEPS = ["python", "project", "ansible", "images", "site.yml", "verify"]
 CA_BUNDLES = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
 APT = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=3"]
@@ -79,7 +81,7 @@ def run_logged(command: list[str], on_line: Callable[[str], None] = lambda line:
             for line in process.stdout or []:
                 log.write(line)
                 lines.append(line.rstrip())
-                on_line(line.rstrip())
+                on_line(lines[-1])
         except BaseException:
             process.terminate()
             raise
@@ -95,38 +97,34 @@ def run(command: list[str], problem: str, fix: str) -> None:
         raise ProvisionError(f"{problem}: {last[-400:]}", fix)
 
 
+def is_installed(command: list[str]) -> bool:
+    """Return whether the command runs without an error."""
+    return bool(shutil.which(command[0])) and not subprocess.run(command, capture_output=True, check=False).returncode
+
+
 def read_settings() -> dict[str, str]:
     """Return the settings by name; the environment wins over the file and is saved for the next run."""
-    saved: dict[str, str] = {}
+    settings = dict.fromkeys(NAMES, "")
     if SETTINGS.exists():
         try:
-            words = [word for line in SETTINGS.read_text().splitlines() for word in shlex.split(line, comments=True)]
-            saved = dict(word.split("=", 1) for word in words)
+            settings |= dict(word.split("=", 1) for word in shlex.split(SETTINGS.read_text(), comments=True))
         except ValueError as error:
             raise ProvisionError(f"cannot read {SETTINGS}: {error}", "write lines like VANTAGE_PROJECT=value") from None
-    given = {name: os.environ[f"VANTAGE_{name}"] for name in NAMES if os.environ.get(f"VANTAGE_{name}")}
-    settings = {name: given.get(name) or saved.get(f"VANTAGE_{name}", "") for name in NAMES}
+    given = {name: os.environ[name] for name in NAMES if os.environ.get(name)}
     if given:
+        settings.update(given)
         new = HOME / "settings.new"
         new.touch(mode=0o600)
-        new.write_text("".join(f"VANTAGE_{name}={shlex.quote(value)}\n" for name, value in settings.items()))
+        new.write_text("".join(f"{name}={shlex.quote(settings[name])}\n" for name in NAMES))
         new.replace(SETTINGS)
-    return settings
+    return {name.replace("VANTAGE_", ""): value for name, value in settings.items()}
 
 
 # --- Python ---------------------------------------------------------------------------------------------------
-def can_run(python: str, code: str) -> bool:
-    """Return whether this Python exists and runs `code` without an error."""
-    if not shutil.which(python):
-        return False
-    return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
-
-
-def find_python(wanted: str = "") -> str | None:
-    """Return the path of a Python that Ansible runs on."""
-    candidates = [wanted] if wanted else ["python3", "python3.14", "python3.13", "python3.12", "python3.11"]
+def find_python(*candidates: str) -> str | None:
+    """Return the path of the first Python that Ansible runs on."""
     code = "import sys; sys.exit(sys.version_info < (3, 11))"
-    return next((shutil.which(python) for python in candidates if can_run(python, code)), None)
+    return next((shutil.which(python) for python in candidates if is_installed([python, "-c", code])), None)
 
 
 def install_packages(*packages: str) -> None:
@@ -147,7 +145,8 @@ def install_packages(*packages: str) -> None:
 
 def get_python(wanted: str) -> str:
     """Return a Python that can run Ansible; it and the programs that this file calls are installed if missing."""
-    python = find_python(wanted)
+    names = [wanted] if wanted else ["python3", "python3.14", "python3.13", "python3.12", "python3.11"]
+    python = find_python(*names)
     if wanted and not python:
         version = subprocess.getoutput(f"{shlex.quote(wanted)} --version")
         reason = f"VANTAGE_PYTHON={wanted} is not Python 3.11 or newer, which Ansible needs: {version}"
@@ -158,12 +157,12 @@ def get_python(wanted: str) -> str:
             break
         except ProvisionError:
             continue
-    python = python or find_python()
+    python = python or find_python(*names)
     if not python:
         reason = f"no Python 3.11 or newer found, which Ansible needs; python3 is {sys.version.split()[0]}"
         raise ProvisionError(reason, f"install one and set it in {SETTINGS}: VANTAGE_PYTHON=/path/to/python3.12")
     missing = [program for program in ("curl", "git", "tar", "sudo") if not shutil.which(program)]
-    if not can_run(python, "import ensurepip, venv"):
+    if not is_installed([python, "-c", "import ensurepip, venv"]):
         missing.append(f"{Path(python).resolve().name}-venv")
     if not any(map(os.path.exists, CA_BUNDLES)):
         missing.append("ca-certificates")
@@ -262,20 +261,17 @@ def get_images(source: str) -> list[str]:
     if not source:
         return []
     fix = "run `make images` and use the directory that it prints"
-    folder = Path(source)
     remote = source.startswith(("http://", "https://"))
+    folder = HOME / "images" if remote else Path(source)
+    index = folder / "index.json"
     if remote:
-        folder = HOME / "images"
         folder.mkdir(exist_ok=True)
         for name in ("index.json", "vars.yml"):
             check = f"check VANTAGE_IMAGES in {SETTINGS}: serve the directory that `make images` prints"
             download(f"{source.rstrip('/')}/{name}", folder / name, check)
-    index = folder / "index.json"
-    if not index.is_file() or not (folder / "vars.yml").is_file():
-        raise ProvisionError(f"index.json or vars.yml is missing in {folder}", fix)
     try:
         archives = [folder / entry["file"] for entry in json.loads(index.read_text()).values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ProvisionError(f"cannot read {index}: {error}", fix) from None
     for archive in archives:
         if remote and (not archive.is_file() or index.stat().st_mtime > archive.stat().st_mtime):
@@ -297,25 +293,23 @@ def show_progress(line: str) -> None:
         print(f"vantage: [{time.monotonic() - STARTED:4.0f} s] {text}", flush=True)
 
 
-def failure_reason(lines: list[str]) -> str:
-    """Return Ansible's error message, with the first line that the failed program printed."""
-    output = "\n".join(lines)
-    error = re.search(r"^\[ERROR\]: (.*)", output, re.MULTILINE)
-    printed = re.search(r"^ *stderr: (?:\|-\s+)?(.+)", output, re.MULTILINE)
-    reason = error[1] if error else ""
-    return f"{reason}: {printed[1]}" if printed and printed[1] not in reason else reason
-
-
 def run_playbook(playbook: str, inventory: str, extra_vars: list[str]) -> None:
     """Run a playbook on this machine; raises ProvisionError with what Ansible says."""
     variables = [word for value in ["ansible_connection=local", *extra_vars] for word in ("--extra-vars", value)]
     command = [str(HOME / "venv/bin/ansible-playbook"), "-i", inventory, *variables, playbook]
     code, lines = run_logged(command, show_progress)
-    if code:
-        first = next((n for n, line in enumerate(lines) if line.startswith(("[ERROR]: ", "fatal: "))), len(lines) - 20)
-        print("\n".join(lines[max(first, 0) :][:40]), flush=True)
-        reason = failure_reason(lines) or f"ansible-playbook {playbook} failed"
-        raise ProvisionError(reason, "correct what the message names; finished steps are not repeated")
+    if not code:
+        return
+    first = next((n for n, line in enumerate(lines) if line.startswith(("[ERROR]: ", "fatal: "))), len(lines) - 20)
+    print("\n".join(lines[max(first, 0) :][:40]), flush=True)
+    output = "\n".join(lines)
+    error = re.search(r"^\[ERROR\]: (.*)", output, re.MULTILINE)
+    # The first line that the failed program printed.
+    printed = re.search(r"^ *stderr: (?:\|-\s+)?(.+)", output, re.MULTILINE)
+    reason = error[1] if error else f"ansible-playbook {playbook} failed"
+    if printed and printed[1] not in reason:
+        reason += f": {printed[1]}"
+    raise ProvisionError(reason, "correct what the message names; finished steps are not repeated")
 
 
 def provision(begin: Callable[[str, str], None]) -> None:
@@ -346,8 +340,37 @@ def interrupt(*_: object) -> NoReturn:
     raise ProvisionError("the run was interrupted", "run it again")
 
 
+def run_steps() -> int:
+    """Run all steps, keep the status file and return the exit code."""
+    step = "settings"
+
+    def begin(name: str, detail: str) -> None:
+        nonlocal step
+        step = name
+        write_status("running", name)
+        say(f"{STEPS.index(name) + 1}/{len(STEPS)} {name}: {detail}")
+
+    try:
+        say(time.strftime("started on %Y-%m-%d at %H:%M:%S UTC", time.gmtime()))
+        provision(begin)
+    except Exception as error:
+        if not isinstance(error, ProvisionError):
+            with LOG.open("a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+            error = ProvisionError(f"unexpected error: {error!r}", f"read the end of {LOG}")
+        reason, fix = error.args
+        write_status("failed", step, reason, fix)
+        say(f"FAILED in {step}: {reason}")
+        say(f"Fix: {fix}")
+        say(f"Then run: sudo {HOME}/provision (status: {HOME}/status, log: {LOG})")
+        return 1
+    write_status("done", "all")
+    say(f"DONE: Vantage runs on this machine. Status: {HOME}/status")
+    return 0
+
+
 def main() -> int:
-    """Provision this machine and return the exit code."""
+    """Provision this machine, unless another run does, and return the exit code."""
     if os.geteuid() != 0:
         print(f"vantage: provisioning needs root. Run: sudo {sys.argv[0]}", file=sys.stderr)
         return 1
@@ -355,8 +378,8 @@ def main() -> int:
     os.environ.setdefault("HOME", "/root")
     os.environ.update(LC_ALL="C.UTF-8", DEBIAN_FRONTEND="noninteractive", GIT_TERMINAL_PROMPT="0")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    HOME.mkdir(parents=True, exist_ok=True)
-    LOG.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (HOME, LOG.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     with (HOME / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -368,31 +391,7 @@ def main() -> int:
         if Path(__file__).resolve() != (HOME / "provision").resolve():
             shutil.copyfile(__file__, HOME / "provision")
             (HOME / "provision").chmod(0o755)
-        step = "settings"
-
-        def begin(name: str, detail: str) -> None:
-            nonlocal step
-            step = name
-            write_status("running", name)
-            say(f"{STEPS.index(name) + 1}/{len(STEPS)} {name}: {detail}")
-
-        try:
-            say(time.strftime("started on %Y-%m-%d at %H:%M:%S UTC", time.gmtime()))
-            provision(begin)
-        except Exception as error:
-            if not isinstance(error, ProvisionError):
-                with LOG.open("a", encoding="utf-8") as log:
-                    traceback.print_exc(file=log)
-                error = ProvisionError(f"unexpected error: {error!r}", f"read the end of {LOG}")
-            reason, fix = error.args
-            write_status("failed", step, reason, fix)
-            say(f"FAILED in {step}: {reason}")
-            say(f"Fix: {fix}")
-            say(f"Then run: sudo {HOME}/provision (status: {HOME}/status, log: {LOG})")
-            return 1
-        write_status("done", "all")
-        say(f"DONE: Vantage runs on this machine. Status: {HOME}/status")
-        return 0
+        return run_steps()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,11 +22,10 @@ from typing import Annotated
 
 import typer
 
-from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES
+from vantage_tools.process import output, run
 from vantage_tools.vm import engine
-from vantage_tools.vm.container import SystemContainer
+from vantage_tools.vm.container import SystemContainer, write_inventory
 
 NAME = "vantage-bench"
 REST_SECONDS = 60  # between the last start and the first look at the memory
@@ -64,44 +62,20 @@ mkdir -p /etc/vantage && tar -C / -xf /root/config.tar
 Results = dict[str, dict[str, list[float]]]
 
 
-def run(*argv: str, folder: Path = ROOT, check: bool = True) -> str:
-    """Return the output of a program; raises UserError with its last lines when it fails."""
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd=folder, stdin=subprocess.DEVNULL)
-    if check and done.returncode:
-        raise UserError(f"{shlex.join(argv[:4])} … failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done.stdout
-
-
-def remove_vm() -> None:
-    SystemContainer(NAME).down()
-
-
 def create_vm() -> None:
-    remove_vm()
+    SystemContainer(NAME).down()
     SystemContainer(NAME).up()
 
 
 def on_vm(command: str) -> str:
     """Return the output of a shell command on the VM."""
-    return run("docker", "exec", NAME, "bash", "-c", command)
+    return output("docker", "exec", NAME, "bash", "-c", command)
 
 
 def seconds(action: Callable[[], object]) -> float:
     begin = time.monotonic()
     action()
     return time.monotonic() - begin
-
-
-def write_inventory(folder: Path) -> None:
-    """Write an inventory with the VM in both groups."""
-    group_vars = folder / "group_vars/all"
-    group_vars.mkdir(parents=True)
-    variables = {
-        "ansible_connection": "community.docker.docker", "ansible_user": "root", "vantage_image_archive_host_dir": ARCHIVES,
-    }  # fmt: skip
-    (folder / "hosts.yml").write_text(json.dumps({group: {"hosts": {NAME: None}} for group in ("app", "monitoring")}))
-    (group_vars / "main.yml").write_text(json.dumps(variables))
-    (group_vars / "images.yml").write_text((cache_dir() / "images/vars.yml").read_text())
 
 
 def plain_script() -> str:
@@ -126,10 +100,10 @@ def run_plain_script(folder: Path) -> float:
     script.write_text(plain_script())
     # The configuration, and the data folders without their content.
     on_vm("cd / && tar -cf /root/config.tar etc/vantage --no-recursion var/lib/vantage var/lib/vantage/*")
-    run("docker", "cp", f"{NAME}:/root/config.tar", str(config))
+    output("docker", "cp", f"{NAME}:/root/config.tar", config)
     create_vm()
     for path in (script, config):
-        run("docker", "cp", str(path), f"{NAME}:/root/{path.name}")
+        output("docker", "cp", path, f"{NAME}:/root/{path.name}")
     return seconds(lambda: on_vm("bash /root/plain.sh"))
 
 
@@ -146,14 +120,10 @@ def memory() -> list[float]:
 def visibility(checkout: Path) -> dict[str, list[float]]:
     """Return the seconds from a request to its log line, trace and metric, by the program of the role verify."""
     (program,) = (checkout / "roles/verify/files").glob("follow?request*")
-    run("docker", "cp", str(program), f"{NAME}:/root/follow_request.py")
-    settings = {
-        "app": "storefront",
-        "services": "storefront,warehouse",
-        "prometheus": "http://127.0.0.1:9090",
-        "loki": "http://127.0.0.1:3100",
-        "jaeger": "http://127.0.0.1:16686",
-    }
+    output("docker", "cp", program, f"{NAME}:/root/follow_request.py")
+    ports = {"prometheus": 9090, "loki": 3100, "jaeger": 16686}
+    settings = {"app": "storefront", "services": "storefront,warehouse"}
+    settings |= {engine: f"http://127.0.0.1:{port}" for engine, port in ports.items()}
     url = "http://127.0.0.1:8000/products"
     if program.suffix:
         arguments = shlex.quote(json.dumps(settings | {"url": url, "services": settings["services"].split(",")}))
@@ -178,7 +148,7 @@ def measure(checkouts: dict[str, Path], rounds: int, folder: Path) -> Results:
     results: Results = {row: defaultdict(list) for row in ROWS}
 
     def deploy(checkout: Path) -> None:
-        run("ansible-playbook", "-i", str(folder), "site.yml", folder=checkout)
+        output("ansible-playbook", "-i", folder, "site.yml", cwd=checkout)
 
     for _ in range(rounds):
         # This checkout comes last, because the plain script is made of its VM.
@@ -199,30 +169,33 @@ def measure(checkouts: dict[str, Path], rounds: int, folder: Path) -> Results:
 
 def print_table(results: Results, columns: list[str]) -> None:
     """Print the median and the range of each figure."""
-
-    def shown(values: list[float]) -> str:
-        return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "-"
-
     print(f"{'median (min–max)':<44}{'unit':<5}{''.join(f'{name:<28}' for name in columns)}aim")
     for row, (unit, aim) in ROWS.items():
-        print(f"{row:<44}{unit:<5}{''.join(f'{shown(results[row][name]):<28}' for name in columns)}{aim}")
+        cells = [
+            f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "-"
+            for values in (results[row][name] for name in columns)
+        ]
+        print(f"{row:<44}{unit:<5}{''.join(f'{cell:<28}' for cell in cells)}{aim}")
 
 
 def bench(
     rounds: Annotated[int, typer.Option(help="Rounds of the deployments.")] = 3,
     base: Annotated[Path | None, typer.Option(help="Another checkout, to compare with.", exists=True)] = None,
 ) -> None:
-    """Measure what the README promises, each beside its plain counterpart."""
-    engine.ensure_engine()
-    run(*IMAGES, "get")
+    """Measure what the README promises."""
+    engine.get_images()
     checkouts = {"this": ROOT} | ({"base": base.resolve()} if base else {})
-    with tempfile.TemporaryDirectory(prefix=NAME) as folder:
-        write_inventory(Path(folder))
+    variables = {
+        "ansible_connection": "community.docker.docker", "ansible_user": "root", "vantage_image_archive_host_dir": ARCHIVES,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix=NAME) as temporary:
+        folder = Path(temporary)
+        write_inventory(folder, NAME, variables)
         try:
-            print_table(measure(checkouts, rounds, Path(folder)), [*checkouts, "plain"])
+            print_table(measure(checkouts, rounds, folder), [*checkouts, "plain"])
         finally:
-            remove_vm()
+            SystemContainer(NAME).down()
     for name, checkout in checkouts.items():
         print(f"\nThe app's cheapest route, with full telemetry and without ({name}):", flush=True)
         environment = os.environ | {"PYTHONPATH": str(checkout / "app/src")}
-        subprocess.run([sys.executable, "app/bench/throughput.py"], cwd=checkout, check=True, env=environment)
+        run(sys.executable, checkout / "app/bench/throughput.py", env=environment)

@@ -7,7 +7,6 @@ inside. Settings: VANTAGE_BOX_DISK_GB (default 20; sparse) and VANTAGE_DEBIAN_MI
 from __future__ import annotations
 
 import enum
-import fcntl
 import hashlib
 import io
 import json
@@ -15,7 +14,6 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -27,35 +25,16 @@ import typer
 
 from vantage_tools.errors import UserError
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import run
+from vantage_tools.process import capture, last_lines, lock, run
 from vantage_tools.vm import host_tools
 
 # What a Debian server has and the playbook relies on. The cloud kernel has the virtio drivers and little else.
-PACKAGES = [
-    "linux-image-cloud-amd64",
-    "initramfs-tools",
-    "zstd",
-    "grub-pc-bin",
-    "grub-common",
-    "systemd-sysv",
-    "systemd-resolved",
-    "systemd-timesyncd",
-    "libpam-systemd",
-    "dbus",
-    "udev",
-    "kmod",
-    "apparmor",
-    "openssh-server",
-    "sudo",
-    "python3",
-    "ca-certificates",
-    "iproute2",
-    "iputils-ping",
-    "procps",
-    "less",
-]
-BOX_PACKAGES = ["python3-apt", "rsync", "curl"]
-CLOUD_PACKAGES = ["cloud-init", "netplan.io", "cloud-guest-utils"]
+PACKAGES = """
+    linux-image-cloud-amd64 initramfs-tools zstd grub-pc-bin grub-common systemd-sysv systemd-resolved systemd-timesyncd
+    libpam-systemd dbus udev kmod apparmor openssh-server sudo python3 ca-certificates iproute2 iputils-ping procps less
+"""
+BOX_PACKAGES = "python3-apt rsync curl"
+CLOUD_PACKAGES = "cloud-init netplan.io cloud-guest-utils"
 # GRUB is in the gap before the file system.
 PARTITION_START = 1024 * 1024
 MIN_DISK_GB = 4
@@ -149,11 +128,6 @@ class Suite(enum.StrEnum):
         return {"trixie": 13, "bookworm": 12}[self]
 
 
-def boxes() -> Path:
-    """Return the folder of the boxes."""
-    return cache_dir() / "boxes"
-
-
 def box(
     suite: Annotated[Suite, typer.Argument()] = Suite.TRIXIE,
     force: Annotated[bool, typer.Option("--force", help="build it even if it is up to date")] = False,
@@ -161,38 +135,36 @@ def box(
         bool, typer.Option("--cloud", help="a disk for clouds: cloud-init creates user and network")
     ] = False,
 ) -> Path:
-    """Build a Vagrant box from Debian's packages, unless it is up to date."""
+    """Build a Vagrant box from Debian's packages."""
     size, mirror = os.environ.get("VANTAGE_BOX_DISK_GB") or "20", os.environ.get("VANTAGE_DEBIAN_MIRROR", "")
     if not size.isdecimal() or int(size) < MIN_DISK_GB:
         raise UserError(f"VANTAGE_BOX_DISK_GB={size} is not a whole number of GB, {MIN_DISK_GB} or more.")
-    name = f"debian-{suite.release}"
+    name, boxes = f"debian-{suite.release}", cache_dir() / "boxes"
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise UserError(
             f"a box can be built only on Linux x86-64; this is {platform.system()} {platform.machine()}.",
-            f"copy {name}.box and {name}.json from such a machine to {boxes()}, or set VANTAGE_BOX",
+            f"copy {name}.box and {name}.json from such a machine to {boxes}, or set VANTAGE_BOX",
         )
     host_tools.install("box")
-    boxes().mkdir(parents=True, exist_ok=True)
-    boxes().chmod(0o700)  # it has the private key
-    result = boxes() / (f"{name}-cloud.qcow2" if cloud else f"{name}.box")
+    result = boxes / (f"{name}-cloud.qcow2" if cloud else f"{name}.box")
     inputs = result.with_suffix(".inputs")
     fingerprint = hashlib.sha256(f"{Path(__file__).read_text()} {suite} {size} {mirror}".encode()).hexdigest()
-    with (boxes() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(boxes / ".lock"):
+        boxes.chmod(0o700)  # it has the private key
         if not force and result.exists() and inputs.exists() and inputs.read_text() == fingerprint:
             step(f"{result} is up to date")
             return result
-        for folder in boxes().glob(".making-*"):
+        for folder in boxes.glob(".making-*"):
             remove(folder)  # of a build that was killed
-        if shutil.disk_usage(boxes()).free < MIN_FREE_BYTES:
+        if shutil.disk_usage(boxes).free < MIN_FREE_BYTES:
             fix = "free some space, or set VANTAGE_CACHE to another disk"
-            raise UserError(f"{boxes()} has less than {MIN_FREE_BYTES >> 20} MB free.", fix)
-        key = boxes() / "vagrant_key"
+            raise UserError(f"{boxes} has less than {MIN_FREE_BYTES >> 20} MB free.", fix)
+        key = boxes / "vagrant_key"
         if not (key.exists() and key.with_suffix(".pub").exists()):
             # Vagrant's well-known key would open the VM to everyone.
             key.unlink(missing_ok=True)
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vantage box", "-f", key)
-        work = Path(tempfile.mkdtemp(prefix=".making-", dir=boxes()))
+        work = Path(tempfile.mkdtemp(prefix=".making-", dir=boxes))
         try:
             root_id = str(uuid.uuid4())
             step(f"Debian {suite.release}: download and unpack packages (about a minute)")
@@ -232,7 +204,7 @@ def write_overlay(path: Path, files: dict[str, str]) -> None:
 def make_tree(work: Path, suite: Suite, mirror: str, cloud: bool) -> None:
     """Write the root file system to tree.tar; raises UserError with mmdebstrap's last lines."""
     setup = SETUP if cloud else SETUP + BOX_SETUP
-    packages = PACKAGES + (CLOUD_PACKAGES if cloud else BOX_PACKAGES)
+    packages = f"{PACKAGES} {CLOUD_PACKAGES if cloud else BOX_PACKAGES}".split()
     command = [
         "mmdebstrap", f"--mode={'root' if os.geteuid() == 0 else 'unshare'}", "--variant=minbase",
         "--architectures=amd64", f"--include={','.join(packages)}",
@@ -240,10 +212,10 @@ def make_tree(work: Path, suite: Suite, mirror: str, cloud: bool) -> None:
         f'--customize-hook=chroot "$1" sh -euc {shlex.quote(setup)}',
         suite, str(work / "tree.tar"), *([mirror] if mirror else []),
     ]  # fmt: skip
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = capture(*command)
     if done.returncode:
         raise UserError(
-            "mmdebstrap failed:\n" + "\n".join(done.stdout.splitlines()[-25:]),
+            f"mmdebstrap failed:\n{last_lines(done.stdout, 25)}",
             "check that a Debian mirror is reachable (VANTAGE_DEBIAN_MIRROR), and without root, user namespaces",
         )
 
@@ -254,7 +226,7 @@ def make_disk(work: Path, disk_gb: int, root_id: str) -> None:
     with disk.open("wb") as file:
         file.truncate(disk_gb * 1024**3)
     table = f"label: dos\nstart={PARTITION_START // 512}, type=83, bootable\n"
-    subprocess.run(["sfdisk", "--quiet", disk], input=table, text=True, check=True)
+    run("sfdisk", "--quiet", disk, input=table, text=True)
     blocks = (disk_gb * 1024**3 - PARTITION_START) // 4096
     options = f"offset={PARTITION_START},lazy_itable_init=1,root_owner=0:0"
     # Unpacked and read back in one user namespace, so that owners are right without root. The package lists are empty
@@ -265,7 +237,7 @@ def make_disk(work: Path, disk_gb: int, root_id: str) -> None:
       mke2fs -q -F -t ext4 -b 4096 -O "$2" -E "$3" -U "$4" -L root -d tree "$5" "$6"
       rm -rf tree"""
     arguments = [str(tree), EXT4_FEATURES, options, root_id, str(disk), str(blocks)]
-    subprocess.run([*namespace(), "sh", "-euc", script, "sh", *arguments], cwd=work, check=True)
+    run(*namespace(), "sh", "-euc", f"cd {shlex.quote(str(work))}\n{script}", "sh", *arguments)
     with tarfile.open(tree) as archive, disk.open("r+b") as file:
         for path, offset, size in (("usr/lib/grub/i386-pc/boot.img", 0, 440), ("boot/grub/core.img", 512, -1)):
             member = archive.extractfile(f"./{path}")
@@ -299,4 +271,4 @@ def remove(folder: Path) -> None:
     """Remove a temporary directory, whose files may belong to ids of a user namespace."""
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        subprocess.run([*namespace(), "rm", "-rf", str(folder)], check=False)
+        capture(*namespace(), "rm", "-rf", folder)

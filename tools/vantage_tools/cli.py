@@ -13,26 +13,27 @@ from vantage_tools.images.cli import app as images
 from vantage_tools.process import prepare_environment
 from vantage_tools.report import cli as report
 from vantage_tools.vm import cli as vm
+from vantage_tools.vm.cli import DEVELOPMENT, MACHINES
 
 app = typer.Typer(
     name="vantage",
-    help="Everything that runs on the developer's machine. `make help` lists the common tasks.",
+    help="Everything that runs on the developer's machine; `make help` lists the common tasks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+others = typer.Typer()
+for command in (bench.bench, fill_past.fill_past, report.render_report, report.samples):
+    others.command(rich_help_panel=DEVELOPMENT)(command)
+vm.machines.command(rich_help_panel=MACHINES)(box.box)
+# The panels of `vantage --help` come in the order of their first command.
 app.add_typer(vm.app)
-app.add_typer(images, name="images")
-app.add_typer(compose.app, name="compose")
-app.add_typer(testing.app)
-app.add_typer(lint.app)
-app.add_typer(render.app)
-app.command()(report.render_report)
-app.command()(report.samples)
-app.command()(bench.bench)
-app.command()(fill_past.fill_past)
-app.command()(box.box)
-app.add_typer(libvirt.app, name="libvirt")
-app.add_typer(cloud_init.app, name="cloud-init")
+app.add_typer(images, name="images", rich_help_panel=DEVELOPMENT)
+for commands in (testing.app, lint.app, render.app, others):
+    app.add_typer(commands)
+app.add_typer(compose.app, name="compose", rich_help_panel=MACHINES)
+app.add_typer(vm.machines)
+app.add_typer(libvirt.app, name="libvirt", rich_help_panel=MACHINES)
+app.add_typer(cloud_init.app, name="cloud-init", rich_help_panel=MACHINES)
 app.add_typer(machine_tests.app)
 
 

@@ -25,7 +25,7 @@ MOUNT = "/mnt/vantage-seed"
 LABEL = "cidata"
 EXAMPLE_VARIABLES = "---\n# Variables of the roles, for example:\n# vantage_demo_faults: true"
 
-app = typer.Typer(help="A machine that provisions itself: the cloud-init file, or a disk with everything on it.")
+app = typer.Typer(help="Write the cloud-init file of a VM that provisions itself.")
 Project = Annotated[str, typer.Option(help="URL of a .tar.gz, git URL, or path on the machine")]
 Images = Annotated[str, typer.Option(help="directory or URL of the image archives; default: images are pulled")]
 Variables = Annotated[Path | None, typer.Option("--vars", help="YAML file with variables of the roles")]
@@ -42,25 +42,22 @@ def user_data(
     mount: str = "",
 ) -> str:
     """Return the cloud-init file; raises UserError if an option or the content of a file is invalid."""
-    texts = {path: read(path) for path in (variables, ssh_key, ca_cert) if path}
-    if variables and not isinstance(yaml.safe_load(texts[variables]), dict):
+    given = {"variables": variables, "ssh_key": ssh_key, "ca_cert": ca_cert}
+    texts = {name: read(path) if path else "" for name, path in given.items()}
+    if variables and not isinstance(yaml.safe_load(texts["variables"]), dict):
         raise UserError(f"--vars {variables} is not a YAML mapping.", "write lines like name: value")
-    if ssh_key and "PRIVATE KEY" in texts[ssh_key]:
+    if "PRIVATE KEY" in texts["ssh_key"]:
         raise UserError(f"--ssh-key {ssh_key} is a private key.", "use the file that ends in .pub")
-    if ca_cert and "BEGIN CERTIFICATE" not in texts[ca_cert]:
+    if ca_cert and "BEGIN CERTIFICATE" not in texts["ca_cert"]:
         raise UserError(f"--ca-cert {ca_cert} contains no PEM certificate.", "use a file with BEGIN CERTIFICATE in it")
-    if "\n" in project + images:
-        raise UserError("--project and --images must be one line each.", "remove the line breaks")
-    loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(
-        loader=loader, trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
+        loader=jinja2.FileSystemLoader(FOLDER), trim_blocks=True, undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )  # fmt: skip
     return environment.get_template("user-data.j2").render(
+        texts | {"variables": texts["variables"] or EXAMPLE_VARIABLES},
         project=shlex.quote(project) if project else "",
         images=shlex.quote(images) if images else "",
-        variables=texts[variables] if variables else EXAMPLE_VARIABLES,
-        ssh_key=texts[ssh_key] if ssh_key else "",
-        ca_cert=texts[ca_cert] if ca_cert else "",
         mount=mount,
         label=LABEL,
         program=PROGRAM.read_text(encoding="utf-8"),
@@ -103,7 +100,7 @@ def seed(
     carry_project: Annotated[bool, typer.Option("--carry-project", help="include the committed project")] = False,
     carry_images: Annotated[Path | None, typer.Option(help="include the archives of `make images`")] = None,
 ) -> None:
-    """Write the disk of cloud-init's NoCloud source, so that the machine needs no network for the project."""
+    """Write a disk for cloud-init, with everything on it."""
     if not project and not carry_project:
         raise UserError("the project's source is missing.", "add --carry-project, or --project URL")
     is_iso = out.suffix == ".iso"
@@ -132,12 +129,9 @@ def seed(
 
 def link_images(source: Path, target: Path) -> None:
     """Link the archives that index.json lists into a new directory; raises UserError if one is missing."""
-    fix = "run `make images` and use the directory that it prints"
-    if not (source / "index.json").is_file():
-        raise UserError(f"{source} has no index.json.", fix)
-    archives = [entry["file"] for entry in json.loads(read(source / "index.json")).values()]
+    index = json.loads(read(source / "index.json"))
     target.mkdir()
-    for name in ["index.json", "vars.yml", *archives]:
+    for name in ["index.json", "vars.yml", *(entry["file"] for entry in index.values())]:
         if not (source / name).is_file():
-            raise UserError(f"{source / name} is missing.", fix)
+            raise UserError(f"{source / name} is missing.", "run `make images` and use the directory that it prints")
         (target / name).symlink_to((source / name).resolve())

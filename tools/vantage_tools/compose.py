@@ -11,9 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from vantage_tools.paths import ROOT, cache_dir
 from vantage_tools.process import IMAGES, output, replace_process, run, succeeds
 from vantage_tools.vm import engine
 from vantage_tools.vm.cli import PASS_ON
+from vantage_tools.waiting import url_problem, wait_until
 
 Document = Mapping[str, Any]
 
@@ -32,23 +30,20 @@ INVENTORY = Path("inventory/compose")
 PLAYBOOK = ("ansible-playbook", "-i", INVENTORY, "playbooks/compose.yml")
 # The user's own variables for this machine; never committed.
 SETTINGS = ROOT / "compose/local.yml"
-SECRETS = ROOT / "compose/secrets"
-PASSWORD = SECRETS / "grafana/admin_password"
+PASSWORD = ROOT / "compose/secrets/grafana/admin_password"
 # The file of this machine, where it differs from the committed one.
 BUILD = Path("build/compose")
-LOADED_IMAGES = ("prometheus", "loki", "promtail", "jaeger", "alertmanager", "node_exporter", "app", "grafana")
 # The service that prepares the volumes and ends.
 PREPARE = "prepare"
 PROJECT_LABEL = "com.docker.compose.project"
 READY_SECONDS = 120
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-app = typer.Typer(help="docker-compose.yml on this machine, without a VM.", no_args_is_help=True)
+app = typer.Typer(help="Run docker-compose.yml on this machine, without a VM.", no_args_is_help=True)
 
 
 @app.command()
 def up() -> None:
-    """Start the services, wait until they are ready, and verify them."""
+    """Start the services, wait until they are ready, verify them."""
     engine.ensure_engine()
     get_images()
     # A strict umask would keep the containers' users from reading these.
@@ -61,19 +56,20 @@ def up() -> None:
             "\n".join([*in_use, "Nothing was started."]),
             "stop what uses the ports (a VM: make down), or set others in compose/local.yml, see docs/compose.md.",
         )
-    run(*compose("up", "--detach", "--remove-orphans"), env=environment())
+    run(*compose("up", "--detach", "--remove-orphans"))
     if not_ready := wait_until_ready(ready_urls(wanted), READY_SECONDS):
         raise UserError(
             "\n".join(f"{name} is not ready after {READY_SECONDS} s: {problem}" for name, problem in not_ready.items()),
             ".venv/bin/vantage compose run logs SERVICE prints its log.",
         )
-    if container := ask("ps", "--quiet", "grafana").strip() if "grafana" in wanted["services"] else "":
+    has_grafana = "grafana" in wanted["services"]
+    if has_grafana and (container := output(*compose("ps", "--quiet", "grafana")).strip()):
         # Grafana reads the file at its first start only.
         url = _origin(ready_urls(wanted)["grafana"])
         run(sys.executable, "roles/grafana/files/grafana-password", url, PASSWORD, container)
     verify()
     print("", *(f"  {name:<14} {url}/" for name, url in endpoints(wanted).items()), "", sep="\n")
-    if "grafana" in wanted["services"]:
+    if has_grafana:
         print("  Grafana's user is admin, its password: make compose-password")
     print("  Logs: .venv/bin/vantage compose run logs storefront")
     print("  Visitors: .venv/bin/vantage compose run --profile traffic up --detach")
@@ -82,16 +78,15 @@ def up() -> None:
 
 @app.command()
 def verify() -> None:
-    """Send one request through the services and find it as metric, log line and trace."""
+    """Send one request and find it as metric, log line and trace."""
     services = list(document()["services"])
-    states = ask("ps", "--all", "--format", "{{.Service}} {{.State}} {{.ExitCode}}")
+    states = output(*compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.ExitCode}}"))
     if stopped := not_running(services, states):
         raise UserError(
             f"services of docker-compose.yml are not running: {' '.join(stopped)}.",
             "make compose-up; .venv/bin/vantage compose run logs SERVICE prints a service's log.",
         )
-    variables = [word for file in extra_vars() for word in ("-e", f"@{file}")]
-    run("ansible-playbook", "-i", INVENTORY, *variables, "playbooks/verify.yml")
+    run("ansible-playbook", "-i", INVENTORY, *extra_vars_options(), "playbooks/verify.yml")
 
 
 @app.command()
@@ -105,59 +100,59 @@ def password() -> None:
 @app.command()
 def down() -> None:
     """Stop and remove the containers; their data stays."""
-    run(*compose("--profile", "*", "down"), env=environment())
+    run(*compose("--profile", "*", "down"))
 
 
 @app.command("run", context_settings=PASS_ON)
 def run_compose(context: typer.Context) -> None:
-    """Run Compose itself: vantage compose run ps."""
-    os.environ.update(environment())
+    """Run Docker Compose itself, for example `vantage compose run ps`."""
     replace_process(*compose(*context.args))
 
 
 @app.command()
 def render() -> None:
-    """Write the file and the secrets for this machine."""
-    render_here()
+    """Write the file, its config and the secrets for this machine."""
+    variables = {"vantage_compose_write_secrets": "true"}
+    if extra_vars():
+        variables |= {
+            "vantage_compose_file": str(BUILD / "docker-compose.yml"),
+            "vantage_compose_config": str(BUILD / "config"),
+        }
+    run(*PLAYBOOK, "-e", json.dumps(variables), *extra_vars_options())
 
 
-# --- Which file, which program ------------------------------------------------------------------------------------
+def rendered_files() -> dict[Path, str]:
+    """Return the committed docker-compose.yml and its config."""
+    with tempfile.TemporaryDirectory() as folder:
+        output(*PLAYBOOK, "-e", f"vantage_compose_dir={folder}")
+        written = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {ROOT / path.relative_to(folder): path.read_text(encoding="utf-8") for path in written}
+
+
+# --- Which file, which program, which images ------------------------------------------------------------------------
 
 
 def compose(*arguments: str) -> list[str]:
     """Return the command line of Compose for this machine's file."""
-    files: list[str] = []
-    if extra_vars():
-        files = [f"--file={ROOT / BUILD / 'docker-compose.yml'}"]
-        # With --file, Compose does not read the user's own override by itself.
-        own = ROOT / "docker-compose.override.yml"
-        files += [f"--file={own}"] if own.exists() else []
-    return [*program(), f"--project-directory={ROOT}", *files, *arguments]
+    # With --file, Compose does not read the user's own override by itself.
+    files = [ROOT / BUILD / "docker-compose.yml", ROOT / "docker-compose.override.yml"] if extra_vars() else []
+    options = [f"--file={file}" for file in files if file == files[0] or file.exists()]
+    return [*program(), f"--project-directory={ROOT}", *options, *arguments]
 
 
 @functools.cache
 def program() -> tuple[str, ...]:
-    """Return Docker's plugin, or the program made of its published Go module."""
+    """Return Docker's plugin, or the program made of its published Go module, which both get the engine's folder."""
+    # Promtail mounts the containers' logs from there.
+    os.environ["VANTAGE_DOCKER_ROOT"] = output("docker", "info", "--format", "{{.DockerRootDir}}").strip()
     if succeeds("docker", "compose", "version"):
         return ("docker", "compose")
     return (output(*IMAGES, "tool", "compose").strip(),)
 
 
-@functools.cache
-def environment() -> dict[str, str]:
-    """Return the environment for Compose: Promtail mounts the engine's folder of container logs."""
-    return os.environ | {"VANTAGE_DOCKER_ROOT": output("docker", "info", "--format", "{{.DockerRootDir}}").strip()}
-
-
-def ask(*arguments: str) -> str:
-    """Return what Compose prints."""
-    done = subprocess.run(compose(*arguments), env=environment(), check=True, text=True, capture_output=True)
-    return done.stdout
-
-
 def document() -> Document:
     """Return the file as Compose resolves it."""
-    resolved: Document = json.loads(ask("config", "--format", "json"))
+    resolved: Document = json.loads(output(*compose("config", "--format", "json")))
     return resolved
 
 
@@ -167,25 +162,28 @@ def extra_vars() -> list[Path]:
     return [path for path in ([made] if _made_images().exists() else []) + [SETTINGS] if path.exists()]
 
 
+def extra_vars_options() -> list[str]:
+    """Return ansible-playbook's options for these files."""
+    return [word for file in extra_vars() for word in ("-e", f"@{file}")]
+
+
 def get_images() -> None:
     """Pull the images, or make them of published packages where no registry answers; render the file for them."""
     if not _made_images().exists():
-        render_here()
-        if all(succeeds("docker", "image", "inspect", image) for image in ask("config", "--images").split()):
+        render()
+        if all(
+            succeeds("docker", "image", "inspect", image) for image in output(*compose("config", "--images")).split()
+        ):
             return
-        if not subprocess.run(
-            compose("pull", "--quiet", "--ignore-buildable"), env=environment(), check=False
-        ).returncode:
+        if not subprocess.run(compose("pull", "--quiet", "--ignore-buildable"), check=False).returncode:
             return
         if platform.system() != "Linux":
             raise UserError("cannot pull the images, and they can be made on Linux only.", "check the network.")
         print("compose: no registry answers; making the images of published packages", file=sys.stderr)
-    run(*IMAGES, "get")
     # Grafana cannot be made; the rest runs without it.
-    has_grafana = (cache_dir() / "images/grafana.tar.gz").exists()
-    run(*IMAGES, "load", *(name for name in LOADED_IMAGES if name != "grafana" or has_grafana))
+    run(*IMAGES, "load")
     _made_images().touch()
-    render_here()
+    render()
 
 
 def _made_images() -> Path:
@@ -203,33 +201,26 @@ def not_running(services: Sequence[str], states: str) -> list[str]:
     return [name for name in services if (name, "running") not in healthy]
 
 
-def published_ports(wanted: Document) -> list[tuple[str, str, int]]:
-    """Return service, address and port of everything that is published; Docker finds a free port of a range itself."""
-    return [
+def ports_in_use(wanted: Document) -> list[str]:
+    """Return a message for each port that another program uses; Docker finds a free port of a range itself."""
+    ports = [
         (name, entry.get("host_ip", "0.0.0.0"), int(entry["published"]))
         for name, service in wanted["services"].items()
         for entry in service.get("ports", [])
         if str(entry.get("published", "")).isdigit()
     ]
-
-
-def ports_in_use(wanted: Document) -> list[str]:
-    """Return a message for each port that another program uses."""
     return [
         f"{address}:{port} ({name}) is already in use by {user}."
-        for name, address, port in published_ports(wanted)
+        for name, address, port in ports
         if not _is_free(address, port) and (user := _user_of_port(port, wanted["name"]))
     ]
 
 
 def _is_free(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        # A connection in TIME_WAIT does not block the port; a listener does.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            return error.errno != errno.EADDRINUSE
+    try:
+        socket.create_server((address, port)).close()
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE
     return True
 
 
@@ -262,51 +253,20 @@ def endpoints(wanted: Document) -> dict[str, str]:
 
 def wait_until_ready(urls: Mapping[str, str], seconds: float) -> dict[str, str]:
     """Return what is wrong with each service that is not ready in time."""
-    deadline = time.monotonic() + seconds
-    waiting = dict(urls)
-    while True:
-        problems = {name: f"{url} {problem}" for name, url in waiting.items() if (problem := _probe(url))}
-        for name in set(waiting) - set(problems):
-            print(f"{name} is ready")
-            del waiting[name]
-        if not waiting or time.monotonic() > deadline:
-            return problems
-        time.sleep(0.5)
+    problems = dict(urls)
 
+    def all_ready() -> bool:
+        for name in [*problems]:
+            if problem := url_problem(urls[name]):
+                problems[name] = f"{urls[name]} {problem}"
+            else:
+                print(f"{name} is ready")
+                del problems[name]
+        return not problems
 
-def _probe(url: str) -> str:
-    try:
-        with OPENER.open(url, timeout=5):
-            return ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return f"answers {error.code}: {error.read(200).decode(errors='replace').strip()}"
-    except OSError as error:
-        return str(error)
+    wait_until(all_ready, seconds, pause=0.5)
+    return problems
 
 
 def _origin(url: str) -> str:
     return "/".join(url.split("/")[:3])
-
-
-# --- Rendering ----------------------------------------------------------------------------------------------------
-
-
-def rendered_files() -> dict[Path, str]:
-    """Return the committed docker-compose.yml and its config."""
-    with tempfile.TemporaryDirectory() as folder:
-        output(*PLAYBOOK, "-e", f"vantage_compose_dir={folder}")
-        written = [path for path in Path(folder).rglob("*") if path.is_file()]
-        return {ROOT / path.relative_to(folder): path.read_text(encoding="utf-8") for path in written}
-
-
-def render_here() -> None:
-    """Write this machine's file, config and secrets."""
-    variables = {"vantage_compose_write_secrets": "true"}
-    if extra_vars():
-        variables |= {
-            "vantage_compose_file": str(BUILD / "docker-compose.yml"),
-            "vantage_compose_config": str(BUILD / "config"),
-        }
-    files = [word for file in extra_vars() for word in ("-e", f"@{file}")]
-    run(*PLAYBOOK, "-e", json.dumps(variables), *files)

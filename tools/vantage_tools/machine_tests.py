@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -20,8 +20,10 @@ from vantage_tools import cloud_init, libvirt
 from vantage_tools.box import Suite, box
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES, output, run, succeeds
+from vantage_tools.process import IMAGES, capture, lock, output, run, running_pid, succeeds
 from vantage_tools.vm import engine, host_tools
+from vantage_tools.vm.cli import MACHINES
+from vantage_tools.waiting import wait_until
 
 # The systems that site.yml supports. mmdebstrap cannot build rhel9, so VANTAGE_SYSTEM_IMAGE names an image of it.
 SYSTEMS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404", "ubuntu2604", "rhel9")
@@ -31,6 +33,8 @@ EVIDENCE = """
     cat /opt/vantage/status; sudo tail -n 40 /var/log/vantage-provision.log
     sudo journalctl --boot --no-pager --priority warning --lines 60"""
 STARTED = time.monotonic()
+# Of the machine that provisions itself.
+NAME = "vantage-test-cloud-init"
 
 app = typer.Typer()
 SuiteArgument = Annotated[Suite, typer.Argument()]
@@ -50,46 +54,42 @@ def step(name: str) -> None:
     typer.echo(f"[{time.monotonic() - STARTED:5.0f} s] {name}", err=True)
 
 
-def find_speed() -> Speed:
-    """Return the limits for KVM, or for emulation where KVM does not work."""
+def find_speed(folder: Path) -> Speed:
+    """Return the limits for KVM, or for emulation where KVM does not work, and write the roles' to limits.yml."""
     if (os.environ.get("VANTAGE_LIBVIRT_DRIVER") or libvirt.find_driver()) == "kvm":
-        return Speed("kvm", 180, 1800)
-    step("KVM does not work here, so the machine is emulated: an hour or more on two cores")
-    return Speed("qemu", 1200, 9000)
+        speed = Speed("kvm", 180, 1800)
+    else:
+        step("KVM does not work here, so the machine is emulated: an hour or more on two cores")
+        speed = Speed("qemu", 1200, 9000)
+    # A file, because a=1 on the command line is a string.
+    limits = f"---\nvantage_ready_seconds: {speed.ready}\nverify_seconds: {speed.ready // 4}\n"
+    (folder / "limits.yml").write_text(limits)
+    return speed
+
+
+def only_run(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a test; raise UserError if another run has it."""
+    return lock(folder / "lock", f"another run uses {folder}.")
 
 
 @contextmanager
-def only_run(folder: Path) -> Iterator[None]:
-    """Hold the lock of a test; raises UserError if another run has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run uses {folder}.", "wait until it ends") from None
+def evidence_on_failure(ssh: list[str], console: Path | None = None) -> Iterator[None]:
+    """Print the machine's state if the test fails."""
+    try:
         yield
+        step("passed")
+    except Exception:
+        step("failed; the state of the machine:")
+        typer.echo(capture(*ssh, EVIDENCE).stdout)
+        if console:
+            typer.echo(console.read_text(errors="replace")[-4000:])
+        raise
 
 
-def wait_until(is_done: Callable[[], bool], seconds: float, problem: str) -> None:
-    """Wait for a condition; raises UserError when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not is_done():
-        if time.monotonic() > deadline:
-            raise UserError(f"{problem} after {seconds:.0f} s.")
-        time.sleep(5)
-
-
-def captured(*argv: str) -> str:
-    """Return what a program prints, standard error and the output of a failure included."""
-    return subprocess.run(
-        argv,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    ).stdout
+def require(condition: Callable[[], bool], seconds: float, problem: str) -> None:
+    """Wait for a condition; raise UserError when the time is over."""
+    if not wait_until(condition, seconds, pause=5):
+        raise UserError(f"{problem} after {seconds:.0f} s.")
 
 
 def require_no_change(text: str) -> None:
@@ -101,30 +101,21 @@ def require_no_change(text: str) -> None:
 
 
 # --- A VM by Vagrant ------------------------------------------------------------------------------------------
-def on_vagrant_vm(command: str) -> str:
-    """Return what a command prints on the VM."""
-    return output("vagrant", "ssh", "--command", command, "--", "-q")
+VAGRANT_SSH = ["vagrant", "ssh", "--command"]
 
 
 def services_are_active() -> bool:
     """Return whether the VM's boot has started all services; SSH may not answer yet."""
-    try:
-        listing = on_vagrant_vm("systemctl list-units --all --plain --no-legend 'vantage-*.service'")
-    except subprocess.CalledProcessError:
-        return False
-    states = [line.split()[2] for line in listing.splitlines() if line.split()[1] == "loaded"]
-    return bool(states) and set(states) == {"active"}
+    listing = "systemctl list-units --all --plain --no-legend 'vantage-*.service'"
+    answer = capture(*VAGRANT_SSH, listing, "--", "-q")
+    rows = [line.split() for line in answer.stdout.splitlines()]
+    states = [row[2] for row in rows if len(row) > 2 and row[1] == "loaded"]
+    return not answer.returncode and bool(states) and set(states) == {"active"}
 
 
-def playbook_command(playbook: str) -> list[str]:
-    """Return what runs a playbook on the VM."""
-    variables = [f"--extra-vars={value}" for value in os.environ["VANTAGE_EXTRA_VARS"].split()]
-    return ["ansible-playbook", "-i", "inventory/vagrant", *variables, playbook]
-
-
-@app.command("test-vm")
+@app.command("test-vm", rich_help_panel=MACHINES)
 def test_vm(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> None:
-    """Test a VM by Vagrant: up, site.yml twice, verify, reload, verify. Emulated where KVM does not work."""
+    """Test a VM by Vagrant: up, verify, reload, verify."""
     folder = cache_dir() / "test-vm"
     own = {
         "VAGRANT_DOTFILE_PATH": str(folder / f"debian-{suite.release}"),
@@ -138,37 +129,33 @@ def test_vm(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> None:
         if not shutil.which("vagrant") or "vagrant-libvirt " not in output("vagrant", "plugin", "list"):
             host_tools.install("vm")
         libvirt.start()
-        speed = find_speed()
+        speed = find_speed(folder)
         box(suite)
-        if not os.environ.get("VANTAGE_EXTRA_VARS"):
+        values = os.environ.get("VANTAGE_EXTRA_VARS", "")
+        if not values:
             run(*IMAGES, "get")
-            os.environ["VANTAGE_EXTRA_VARS"] = f"@{cache_dir()}/images/vars.yml"
-        # A file, because a=1 on the command line is a string.
-        limits = folder / "limits.yml"
-        limits.write_text(f"vantage_ready_seconds: {speed.ready}\nverify_seconds: {speed.ready // 4}\n")
-        os.environ["VANTAGE_EXTRA_VARS"] += f" @{limits}"
+            values = f"@{cache_dir()}/images/vars.yml"
+        os.environ["VANTAGE_EXTRA_VARS"] = f"{values} @{folder}/limits.yml"
+        variables = [f"--extra-vars={value}" for value in os.environ["VANTAGE_EXTRA_VARS"].split()]
+        play = ["ansible-playbook", "-i", "inventory/vagrant", *variables]
         succeeds("vagrant", "destroy", "--force")
         try:
-            step("vagrant up")
-            run("vagrant", "up", "--no-provision")
-            typer.echo(on_vagrant_vm(ABOUT))
-            step("provision by site.yml")
-            run("vagrant", "provision")
-            step("verify")
-            run(*playbook_command("playbooks/verify.yml"))
-            step("site.yml again: nothing changes")
-            require_no_change(captured(*playbook_command("site.yml")))
-            step("vagrant reload")
-            run("vagrant", "reload", "--no-provision")
-            step("services after the reload")
-            wait_until(services_are_active, speed.ready, "services are not active")
-            step("verify after the reload")
-            run(*playbook_command("playbooks/verify.yml"))
-            step("passed")
-        except Exception:
-            step("failed; the state of the VM:")
-            subprocess.run(["vagrant", "ssh", "--command", EVIDENCE, "--", "-q"], cwd=ROOT, check=False)
-            raise
+            with evidence_on_failure(VAGRANT_SSH):
+                step("vagrant up")
+                run("vagrant", "up", "--no-provision")
+                typer.echo(output(*VAGRANT_SSH, ABOUT, "--", "-q"))
+                step("provision by site.yml")
+                run("vagrant", "provision")
+                step("verify")
+                run(*play, "playbooks/verify.yml")
+                step("site.yml again: nothing changes")
+                require_no_change(capture(*play, "site.yml").stdout)
+                step("vagrant reload")
+                run("vagrant", "reload", "--no-provision")
+                step("services after the reload")
+                require(services_are_active, speed.ready, "services are not active")
+                step("verify after the reload")
+                run(*play, "playbooks/verify.yml")
         finally:
             if keep:
                 settings = " ".join(f"{name}='{value}'" for name, value in own.items())
@@ -184,7 +171,7 @@ def start_qemu(folder: Path, speed: Speed, port: int) -> subprocess.Popen[bytes]
     memory, cpus = os.environ.get("VANTAGE_MEMORY") or "4096", os.environ.get("VANTAGE_CPUS") or "2"
     accel = "-accel kvm -cpu host" if speed.driver == "kvm" else "-accel tcg,thread=multi -cpu qemu64"
     options = f"""
-        -name vantage-test-cloud-init -machine q35 {accel} -smp {cpus} -m {memory}
+        -name {NAME} -machine q35 {accel} -smp {cpus} -m {memory}
         -nodefaults -display none -monitor none -serial file:console.log -device virtio-rng-pci
         -drive file=disk.qcow2,if=none,id=disk,discard=unmap -device virtio-blk-pci,drive=disk,bootindex=0
         -drive file=seed.iso,if=none,id=seed,format=raw,readonly=on -device ide-cd,drive=seed
@@ -197,12 +184,8 @@ def start_qemu(folder: Path, speed: Speed, port: int) -> subprocess.Popen[bytes]
 
 def stop_qemu(folder: Path) -> None:
     """Stop the machine of this run or one that was kept, if the process is still that QEMU."""
-    try:
-        pid = int((folder / "pid").read_text())
-        if "vantage-test-cloud-init" in Path(f"/proc/{pid}/cmdline").read_text():
-            os.kill(pid, 15)
-    except (OSError, ValueError):
-        pass
+    if pid := running_pid(folder / "pid", NAME):
+        os.kill(pid, signal.SIGTERM)
     for name in ("pid", "disk.qcow2", "seed.iso"):
         (folder / name).unlink(missing_ok=True)
 
@@ -215,11 +198,11 @@ def has_provisioned(console: Path) -> bool:
     return any("] DONE: " in line for line in said)
 
 
-@app.command("test-cloud-init")
+@app.command("test-cloud-init", rich_help_panel=MACHINES)
 def test_cloud_init(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> None:
-    """Test a Debian disk that provisions itself from a NoCloud disk with the committed project. QEMU is enough."""
+    """Test a Debian disk that provisions itself."""
     folder = cache_dir() / "test-cloud-init"
-    key, console, limits = folder / "key", folder / "console.log", folder / "limits.yml"
+    key, console = folder / "key", folder / "console.log"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     options = (
@@ -229,39 +212,33 @@ def test_cloud_init(suite: SuiteArgument = Suite.TRIXIE, keep: Keep = False) -> 
     with only_run(folder):
         stop_qemu(folder)
         host_tools.install("box", "seed", "qemu")
-        speed = find_speed()
+        speed = find_speed(folder)
         disk = box(suite, cloud=True)
         run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", disk, folder / "disk.qcow2")
         run(*IMAGES, "get")
         if not key.exists():
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vantage test", "-f", key)
         certificate = os.environ.get("VANTAGE_CA_CERT")
-        limits.write_text(f"---\nvantage_ready_seconds: {speed.ready}\nverify_seconds: {speed.ready // 4}\n")
         cloud_init.seed(
-            folder / "seed.iso", variables=limits, ssh_key=folder / "key.pub", carry_project=True,
+            folder / "seed.iso", variables=folder / "limits.yml", ssh_key=folder / "key.pub", carry_project=True,
             carry_images=cache_dir() / "images", ca_cert=Path(certificate) if certificate else None,
         )  # fmt: skip
         console.write_text("")
         machine = start_qemu(folder, speed, port)
         try:
-            step("the machine provisions and verifies itself")
-            wait_until(
-                lambda: has_provisioned(console) or machine.poll() is not None, speed.provision, "it has not ended"
-            )
-            step("status of cloud-init and Vantage")
-            # cloud-init ends a moment after its last command.
-            said = captured(*ssh, f"cloud-init status --wait --long; cat /opt/vantage/status; {ABOUT}")
-            typer.echo(said)
-            if not {"status: done", "state: done"} <= set(said.splitlines()):
-                raise UserError("cloud-init or Vantage does not report that it is done.")
-            step("provisioned again: nothing changes")
-            require_no_change(captured(*ssh, "sudo /opt/vantage/provision"))
-            step("passed")
-        except Exception:
-            step("failed; the state of the machine:")
-            subprocess.run([*ssh, EVIDENCE], check=False)
-            typer.echo(console.read_text(errors="replace")[-4000:])
-            raise
+            with evidence_on_failure(ssh, console):
+                step("the machine provisions and verifies itself")
+                require(
+                    lambda: has_provisioned(console) or machine.poll() is not None, speed.provision, "it has not ended"
+                )
+                step("status of cloud-init and Vantage")
+                # cloud-init ends a moment after its last command.
+                said = capture(*ssh, f"cloud-init status --wait --long; cat /opt/vantage/status; {ABOUT}").stdout
+                typer.echo(said)
+                if not {"status: done", "state: done"} <= set(said.splitlines()):
+                    raise UserError("cloud-init or Vantage does not report that it is done.")
+                step("provisioned again: nothing changes")
+                require_no_change(capture(*ssh, "sudo /opt/vantage/provision").stdout)
         finally:
             if keep:
                 typer.echo(f"The machine is kept. ssh -i {key} -p {port} debian@127.0.0.1")
@@ -276,13 +253,9 @@ def why_skipped(system: str, log: Path) -> str:
         return "" if succeeds("docker", "image", "inspect", image) else f"the Docker engine has no image {image}"
     if system == "rhel9":
         return "set VANTAGE_SYSTEM_IMAGE to an image with systemd"
-    with log.open("w") as file:
-        try:
-            name = "system" if system == "debian12" else f"system-{system}"
-            run(*IMAGES, "load", name, stdout=file, stderr=file)
-        except subprocess.CalledProcessError:
-            return f"cannot build its image: {log}"
-    return ""
+    done = capture(*IMAGES, "load", "system" if system == "debian12" else f"system-{system}")
+    log.write_text(done.stdout)
+    return f"cannot build its image: {log}" if done.returncode else ""
 
 
 def passes(system: str, folder: Path, is_full: bool) -> bool:
@@ -308,18 +281,17 @@ def passes(system: str, folder: Path, is_full: bool) -> bool:
         ).returncode
 
 
-@app.command("test-systems")
+@app.command("test-systems", rich_help_panel=MACHINES)
 def test_systems(
     systems: Annotated[list[str] | None, typer.Argument(help=f"default: {' '.join(SYSTEMS)}")] = None,
     full: Annotated[bool, typer.Option("--full", envvar="FULL", help="run all that `make test` runs")] = False,
 ) -> None:
-    """Test site.yml and the services on each supported system, in a system container of its own."""
+    """Test each supported system in a container of its own."""
     if unknown := set(systems or []) - set(SYSTEMS):
         raise UserError(f"unknown system: {' '.join(sorted(unknown))} ({', '.join(SYSTEMS)}).", "correct it")
     folder = cache_dir() / "test-systems"
     folder.mkdir(parents=True, exist_ok=True)
-    engine.ensure_engine()
-    run(*IMAGES, "get")
+    engine.get_images()
     rows = []
     for system in systems or SYSTEMS:
         log, started = folder / f"{system}.log", time.monotonic()

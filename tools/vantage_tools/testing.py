@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+import yaml
 
 from vantage_tools import lint
-from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES, output, run
+from vantage_tools.paths import ROOT
+from vantage_tools.process import output, run
 from vantage_tools.vm import engine, host_tools
-from vantage_tools.vm.cli import PASS_ON
-from vantage_tools.vm.container import SystemContainer
+from vantage_tools.vm.cli import DEVELOPMENT, PASS_ON
+from vantage_tools.vm.container import SystemContainer, write_inventory
+from vantage_tools.waiting import url_problem
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 REQUIREMENTS = ROOT / "tools/requirements"
@@ -28,9 +27,9 @@ REQUIREMENTS = ROOT / "tools/requirements"
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def test() -> None:
-    """Run lint, the unit tests, and the whole path in a system container."""
+    """Run lint, the unit tests, and the whole path on a machine."""
     begin = time.monotonic()
 
     def step(name: str) -> None:
@@ -42,38 +41,32 @@ def test() -> None:
     step("unit tests")
     unit()
     step("engine and images")
-    engine.ensure_engine()
-    run(*IMAGES, "get")
+    engine.get_images()
     step("molecule: create, converge, idempotence, verify, destroy")
     run("molecule", "test")
     step("done")
 
 
-@app.command()
+@app.command(rich_help_panel=DEVELOPMENT)
 def unit() -> None:
     """Run the unit tests."""
     run("pytest", "-q", "tests/unit")
     run("pytest", "-q", "app/tests")
 
 
-@app.command("test-report", context_settings=PASS_ON)
+@app.command("test-report", context_settings=PASS_ON, rich_help_panel=DEVELOPMENT)
 def test_report(
     context: typer.Context, keep: Annotated[bool, typer.Option("--keep", help="keep the container")] = False
 ) -> None:
-    """Check that the report names each of eight faults, in a system container of its own (20 minutes)."""
+    """Check that the report names eight faults (20 minutes)."""
     machine = SystemContainer("vantage-test-report")
-    engine.ensure_engine()
-    run(*IMAGES, "get")
+    engine.get_images()
     machine.up()
     try:
         with tempfile.TemporaryDirectory() as folder:
             # Molecule's variables fit; the host's name differs.
-            group_vars = Path(folder) / "group_vars/all"
-            group_vars.mkdir(parents=True)
-            shutil.copy(ROOT / "molecule/default/group_vars/all/main.yml", group_vars)
-            shutil.copy(cache_dir() / "images/vars.yml", group_vars / "images.yml")
-            hosts: dict[str, Any] = {group: {"hosts": {machine.name: {}}} for group in ("app", "monitoring")}
-            (Path(folder) / "hosts.yml").write_text(json.dumps(hosts))
+            variables = (ROOT / "molecule/default/group_vars/all/main.yml").read_text(encoding="utf-8")
+            write_inventory(Path(folder), machine.name, yaml.safe_load(variables))
             run("ansible-playbook", "-i", folder, "site.yml")
             environment = {"VANTAGE_TEST_HOST": f"docker://{machine.name}", "VANTAGE_TEST_INVENTORY": folder}
             faults = "tests/integration/test_report_faults.py"
@@ -83,14 +76,14 @@ def test_report(
             machine.down()
 
 
-@app.command("test-browser", context_settings=PASS_ON)
+@app.command("test-browser", context_settings=PASS_ON, rich_help_panel=DEVELOPMENT)
 def test_browser(context: typer.Context) -> None:
-    """Draw the dashboards in a browser and follow their links; `bench` as first argument measures their queries."""
+    """Check the dashboards in a browser; `bench` measures them."""
     url = os.environ.setdefault("VANTAGE_GRAFANA_URL", "http://127.0.0.1:3000")
     browser = os.environ.get("VANTAGE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if not browser:
         return print("test-browser: skipped: chromium is not installed. Install it, or set VANTAGE_CHROMIUM.")
-    if not _answers(f"{url}/api/health"):
+    if url_problem(f"{url}/api/health"):
         return print(f"test-browser: skipped: Grafana does not answer at {url}. Fix: make up")
     os.environ["VANTAGE_CHROMIUM"] = browser
     if "VANTAGE_GRAFANA_PASSWORD" not in os.environ:
@@ -102,12 +95,3 @@ def test_browser(context: typer.Context) -> None:
     if context.args[:1] == ["bench"]:
         return run(sys.executable, "tests/browser/bench.py", *context.args[1:])
     return run("pytest", "-q", "tests/browser", *context.args)
-
-
-def _answers(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=10):
-            return True
-    except (OSError, urllib.error.URLError):
-        return False

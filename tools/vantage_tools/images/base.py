@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vantage_tools.errors import UserError
+from vantage_tools.process import last_lines
 
 from .archive import EPOCH, new_layer
-from .engine import last_lines
 from .manifest import Base
 from .progress import Progress
 
@@ -53,13 +53,13 @@ def make_base(base: Base, target: Path, progress: Progress) -> None:
         try:
             while process.poll() is None:
                 time.sleep(0.5)
-                step.detail = last_lines(log, 1).removeprefix("I: ")[:60]
+                step.detail = last_lines(log.read_text(errors="replace"), 1).removeprefix("I: ")[:60]
         except BaseException:
             process.terminate()
             raise
     if process.returncode != 0:
         raise UserError(
-            f"base {base.name}: mmdebstrap {base.suite} failed; its last lines:\n{last_lines(log, 12)}",
+            f"base {base.name}: mmdebstrap {base.suite} failed; its last lines:\n{last_lines(log.read_text(errors='replace'), 12)}",
             f"Check that its packages are reachable, or set {mirror} to another mirror. Full log: {log}",
         )
     partial.replace(target)

@@ -18,21 +18,17 @@ import typer
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
 
-from . import keys, registry
-from .engine import Docker
+from . import engine, keys, registry
 from .getting import Getter, Missing
 from .gobuild import GoBuild, architecture, require_space
-from .manifest import Manifest, Reference, load
+from .manifest import Image, Manifest, Reference, load
 from .progress import Progress
 from .store import Store
 
 # Caches of the build of one tool: measured, with a margin.
 _TOOL_BYTES = 3 * 1024**3
 
-app = typer.Typer(
-    help="Get every image that Vantage runs: pulled where a registry answers, else made from packages.",
-    no_args_is_help=True,
-)
+app = typer.Typer(help="Get the images: pulled where a registry answers, else made.", no_args_is_help=True)
 
 
 class Source(StrEnum):
@@ -55,15 +51,16 @@ def _world() -> tuple[Manifest, Store]:
     return load(ROOT), Store(cache_dir().expanduser().absolute())
 
 
-def _get(names: list[str], source: Source, refresh: bool = False) -> None:
+def _get(names: list[str] | None, source: Source, refresh: bool = False) -> tuple[Store, list[Image]]:
+    """Get images and return them; their records are in the store."""
     manifest, store = _world()
-    images = manifest.select(names)
+    images = manifest.select(names or [])
     with store.lock():
         for image in images if refresh else ():
             store.drop(image.name)
-        current = Getter(manifest, store, Docker(), Progress(0), source).current
+        current = Getter(manifest, store, Progress(0), source).current
         absent = [image for image in images if current(image) is None]
-        getter = Getter(manifest, store, Docker(), Progress(len(absent)), source)
+        getter = Getter(manifest, store, Progress(len(absent)), source)
         try:
             for image in absent:
                 result = getter.get(image)
@@ -74,6 +71,7 @@ def _get(names: list[str], source: Source, refresh: bool = False) -> None:
         finally:
             # After a failure too: the images so far can be used.
             store.write_index(manifest)
+    return store, images
 
 
 @app.command("get")
@@ -83,40 +81,34 @@ def get_images(
     refresh: Annotated[bool, typer.Option("--refresh", help="Get them again.")] = False,
 ) -> None:
     """Get images into the cache; prints nothing when all are there."""
-    _get(names or [], source, refresh)
+    _get(names, source, refresh)
 
 
 @app.command("load")
-def load_images(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…")], source: SourceOption = Source.AUTO
-) -> None:
+def load_images(names: Names = None, source: SourceOption = Source.AUTO) -> None:
     """Get images and load them into the local engine."""
-    docker = Docker()
-    docker.require("loading images")
-    _get(names, source)
-    manifest, store = _world()
-    for image in manifest.select(names):
+    engine.require("loading images")
+    store, images = _get(names, source)
+    for image in images:
         record = store.record(image.name)
-        if record is None:
+        if record is None and names:
             raise UserError(f"image {image.name} is not available", "See the line above.")
-        if docker.image_id(record.ref) not in (record.id, record.digest):
-            docker.load(store.folder / record.file)
+        if record and engine.image_id(record.ref) not in (record.id, record.digest):
+            engine.load(store.folder / record.file)
 
 
 @app.command("list")
 def list_images(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Show which images are there, their size and where they came from."""
+    """Show each image, its size and where it came from."""
     manifest, store = _world()
     records = {image.name: store.record(image.name) for image in manifest.images}
     if as_json:
         print(json.dumps({name: record and asdict(record) for name, record in records.items()}, indent=2))
         return
     for name, record in records.items():
-        if record is None:
-            print(f"{name:18} missing")
-        else:
-            size = (store.folder / record.file).stat().st_size / 1e6
-            print(f"{name:18} {record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}")
+        size = (store.folder / record.file).stat().st_size / 1e6 if record else 0
+        shown = f"{record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}" if record else "missing"
+        print(f"{name:18} {shown}")
 
 
 @app.command("tool")

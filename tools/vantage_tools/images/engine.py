@@ -1,4 +1,4 @@
-"""The local container engine, through the docker command."""
+"""The local container engine, through the docker command; nothing here starts an engine."""
 
 from __future__ import annotations
 
@@ -9,75 +9,69 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vantage_tools.errors import UserError
+from vantage_tools.process import last_lines
 
 from .archive import Ids, add_index, compress, ids_in_archive, naming_damage
 
 
-def last_lines(log: Path, count: int) -> str:
-    """Return the last `count` lines of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+def _docker(*words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(words, 127, "", "docker: not found")
 
 
-class Docker:
-    """The docker command `command`; nothing here starts an engine."""
+def require(purpose: str) -> None:
+    """Raise UserError when no engine answers."""
+    if _docker("version", "--format", "{{.Server.Version}}").returncode != 0:
+        raise UserError(f"no Docker engine answers; {purpose} needs one", "Start Docker, then retry.")
 
-    def __init__(self, command: str = "docker") -> None:
-        self._command = command
 
-    def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        try:
-            return subprocess.run([self._command, *words], capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            return subprocess.CompletedProcess(words, 127, "", f"{self._command}: not found")
+def image_id(ref: str) -> str | None:
+    """Return the id of a local image, None when it is not there."""
+    done = _docker("image", "inspect", "--format", "{{.Id}}", ref)
+    return done.stdout.strip() if done.returncode == 0 else None
 
-    def require(self, purpose: str) -> None:
-        """Raise UserError when no engine answers."""
-        if self._run("version", "--format", "{{.Server.Version}}").returncode != 0:
-            raise UserError(f"no Docker engine answers; {purpose} needs one", "Start Docker, then retry.")
 
-    def image_id(self, ref: str) -> str | None:
-        """Return the id of a local image, None when it is not there."""
-        done = self._run("image", "inspect", "--format", "{{.Id}}", ref)
-        return done.stdout.strip() if done.returncode == 0 else None
+def pull(ref: str) -> str | None:
+    """Pull `ref`; return None, or the engine's reason why it could not."""
+    done = _docker("pull", "--quiet", ref)
+    return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
-    def pull(self, ref: str) -> str | None:
-        """Pull `ref`; return None, or the engine's reason why it could not."""
-        done = self._run("pull", "--quiet", ref)
-        return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
-    def load(self, archive: Path) -> None:
-        """Load `archive` into the engine; raises UserError when the engine refuses it."""
-        done = self._run("load", "--quiet", "--input", str(archive))
-        if done.returncode != 0:
-            raise UserError(f"docker load of {archive} failed: {done.stderr.strip()[-400:]}",
-                            f"Run: vantage images get --refresh {archive.name.removesuffix('.tar.gz')}")  # fmt: skip
+def load(archive: Path) -> None:
+    """Load `archive` into the engine; raises UserError when the engine refuses it."""
+    done = _docker("load", "--quiet", "--input", str(archive))
+    if done.returncode != 0:
+        raise UserError(
+            f"docker load of {archive} failed: {done.stderr.strip()[-400:]}",
+            f"Run: vantage images get --refresh {archive.name.removesuffix('.tar.gz')}",
+        )
 
-    def save(self, ref: str, target: Path) -> Ids:
-        """Save the local image `ref` to the archive `target`, complete or not at all."""
-        saved = target.with_name(target.name + ".saved.partial")
-        with (
-            compress(saved) as stream,
-            subprocess.Popen([self._command, "save", ref], stdout=subprocess.PIPE) as process,
-        ):
-            assert process.stdout is not None
-            shutil.copyfileobj(process.stdout, stream, 1 << 20)
-        if process.returncode != 0:
-            raise UserError(f"docker save of {ref} failed: exit status {process.returncode}", "See the engine's log.")
-        # From the archive, because this engine shows one of the two ids.
-        with naming_damage(f"docker save of {ref}", f"Run: docker image rm {ref}, then retry."):
-            ids = add_index(saved, ref, ids_in_archive(saved)[1])
-        saved.replace(target)
-        return ids
 
-    def build(self, context: Path, ref: str, arguments: Mapping[str, str], log: Path, *options: str) -> None:
-        """Build `context` as `ref` with build arguments; raises UserError with the end of the log."""
-        words = [f"--build-arg={key}={value}" for key, value in arguments.items()]
-        environment = dict(os.environ)
-        # A client without the buildx plugin refuses BuildKit; the Dockerfile works with both builders.
-        if self._run("buildx", "version").returncode != 0:
-            environment["DOCKER_BUILDKIT"] = "0"
-        with log.open("wb") as output:
-            done = subprocess.run([self._command, "build", "--tag", ref, *options, *words, str(context)], stdout=output,
-                                  stderr=subprocess.STDOUT, env=environment, check=False)  # fmt: skip
-        if done.returncode != 0:
-            raise UserError(f"docker build of {ref} failed; its last lines:\n{last_lines(log, 25)}", f"Read {log}.")
+def save(ref: str, target: Path) -> Ids:
+    """Save the local image `ref` to the archive `target`, complete or not at all."""
+    saved = target.with_name(target.name + ".saved.partial")
+    with compress(saved) as stream, subprocess.Popen(["docker", "save", ref], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        shutil.copyfileobj(process.stdout, stream, 1 << 20)
+    if process.returncode != 0:
+        raise UserError(f"docker save of {ref} failed: exit status {process.returncode}", "See the engine's log.")
+    # From the archive, because this engine shows one of the two ids.
+    with naming_damage(f"docker save of {ref}", f"Run: docker image rm {ref}, then retry."):
+        ids = add_index(saved, ref, ids_in_archive(saved)[1])
+    saved.replace(target)
+    return ids
+
+
+def build(context: Path, ref: str, arguments: Mapping[str, str], log: Path, *options: str) -> None:
+    """Build `context` as `ref` with build arguments; raises UserError with the end of the log."""
+    words = [f"--build-arg={key}={value}" for key, value in arguments.items()]
+    # A client without the buildx plugin refuses BuildKit; the Dockerfile works with both builders.
+    builder = {} if _docker("buildx", "version").returncode == 0 else {"DOCKER_BUILDKIT": "0"}
+    with log.open("wb") as output:
+        done = subprocess.run(["docker", "build", "--tag", ref, *options, *words, str(context)], check=False,
+                              stdout=output, stderr=subprocess.STDOUT, env=os.environ | builder)  # fmt: skip
+    if done.returncode != 0:
+        said = last_lines(log.read_text(errors="replace"), 25)
+        raise UserError(f"docker build of {ref} failed; its last lines:\n{said}", f"Read {log}.")

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from vantage_tools.errors import UserError
 
-from . import keys, registry
+from . import engine, keys, registry
 from .archive import Ids, add_index, compress, ids_in_archive, naming_damage, sha256_of
-from .engine import Docker
 from .gobuild import architecture
 from .make import Maker
 from .manifest import Image, Manifest, Reference
@@ -31,17 +30,14 @@ class Missing:
 class Getter:
     """Gets images into `store`; `source` is auto (pull where a registry answers, else make), pull or make."""
 
-    def __init__(
-        self, manifest: Manifest, store: Store, docker: Docker, progress: Progress, source: str = "auto"
-    ) -> None:
+    def __init__(self, manifest: Manifest, store: Store, progress: Progress, source: str = "auto") -> None:
         self._manifest = manifest
         self._store = store
-        self._docker = docker
         self._progress = progress
         self._source = source
         # Asked once a run.
         self._is_reachable = cache(registry.is_reachable)
-        self._maker = Maker(manifest, store, docker, progress)
+        self._maker = Maker(manifest, store, progress)
 
     def current(self, image: Image) -> Record | None:
         """Return the record of `image` when it is what the manifest asks for now, else None."""
@@ -59,9 +55,7 @@ class Getter:
         if self._may_make(image):
             valid |= {self._made_key(image), self._official_base_key(image)}
         if image.optional:
-            valid.add(_engine_key(image))
-            if record.origin == "archive":
-                valid.add(record.key)
+            valid |= {_engine_key(image)} | ({record.key} if record.origin == "archive" else set())
         return valid
 
     def _may_make(self, image: Image) -> bool:
@@ -80,49 +74,52 @@ class Getter:
         self._progress.begin(image.name)
         if given := os.environ.get(image.archive_variable or ""):
             return self._from_archive(image, Path(given))
-        pulled = self._pulled(image) if image.pull else "it is in no registry"
-        if isinstance(pulled, Record):
-            return pulled
+        reason = self._pull(image)
+        if not reason:
+            return self._saved(image, "pulled", keys.pulled_key(image))
         if self._may_make(image):
             return self._made(image)
         if not image.optional:
-            raise UserError(f"image {image.name}: {pulled}", "Check the network, or have it made: --source auto.")
-        if self._docker.image_id(str(image.pull)) is not None:
+            raise UserError(f"image {image.name}: {reason}", "Check the network, or have it made: --source auto.")
+        if engine.image_id(str(image.pull)) is not None:
             return self._saved(image, "engine", _engine_key(image))
         self._store.drop(image.name)
-        return Missing(image.name, pulled)
+        return Missing(image.name, reason)
 
     def _made(self, image: Image) -> Record:
+        ids, key = None, self._official_base_key(image)
         if image.make["kind"] == "app" and self._source != "make" and self._is_reachable("docker.io"):
             try:
                 ids = self._maker.build_app_on_official_base(image)
-                return self._add(image, str(image.made_ref), ids, "made", self._official_base_key(image))
             except UserError as error:
                 if self._source == "pull":
                     raise
                 self._progress.note(f"{error}\nUsing a base made of Debian's packages.")
-        return self._add(image, str(image.made_ref), self._maker.make(image), "made", self._made_key(image))
+        if ids is None:
+            ids, key = self._maker.make(image), self._made_key(image)
+        return self._add(image, str(image.made_ref), ids, "made", key)
 
-    def _pulled(self, image: Image) -> Record | str:
-        """Return the record of a pulled image, or why it could not be pulled."""
-        ref = str(image.pull)
+    def _pull(self, image: Image) -> str:
+        """Pull the image into the engine; return why that is impossible, or nothing."""
+        if not image.pull:
+            return "it is in no registry"
         if self._source == "make":
             return "no registry was asked (--source make)"
-        host = Reference.parse(ref).host
+        host = Reference.parse(image.pull).host
         if not self._is_reachable(host):
             return f"{host} does not answer"
-        self._docker.require(f"pulling {ref}")
-        with self._progress.step(f"pulling {ref}"):
-            reason = self._docker.pull(ref)
+        engine.require(f"pulling {image.pull}")
+        with self._progress.step(f"pulling {image.pull}"):
+            reason = engine.pull(image.pull)
         if reason is None:
-            return self._saved(image, "pulled", keys.pulled_key(image))
-        self._progress.note(f"{image.name}: cannot pull {ref}: {reason}")
-        return f"cannot pull {ref}: {reason}"
+            return ""
+        self._progress.note(f"{image.name}: cannot pull {image.pull}: {reason}")
+        return f"cannot pull {image.pull}: {reason}"
 
     def _saved(self, image: Image, origin: str, key: str) -> Record:
         ref = str(image.pull)
         with self._progress.step("writing the archive"):
-            ids = self._docker.save(ref, self._store.archive(image.name))
+            ids = engine.save(ref, self._store.archive(image.name))
         return self._add(image, ref, ids, origin, key)
 
     def _from_archive(self, image: Image, given: Path) -> Record:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vantage_tools.vm import host_tools
 
+from . import engine
 from .archive import Ids, ids_in_archive, naming_damage, new_layer, write_image
 from .base import make_base, make_scratch
-from .engine import Docker
 from .gobuild import GoBuild, architecture, require_space
 from .keys import FORMAT, app_files, base_key, hash_of, hash_of_files, program_key
 from .manifest import Image, Manifest
@@ -28,23 +28,18 @@ _CERTIFICATE_BASE = "promtail-base"
 class Maker:
     """Makes the images of `manifest` and keeps finished steps in the store's work folder."""
 
-    def __init__(self, manifest: Manifest, store: Store, docker: Docker, progress: Progress) -> None:
+    def __init__(self, manifest: Manifest, store: Store, progress: Progress) -> None:
         self._manifest = manifest
         self._store = store
-        self._docker = docker
         self._progress = progress
 
     def make(self, image: Image) -> Ids:
         """Write the archive of `image` and return its ids; raises UserError."""
-        self._install_tools()
-        makers = {"go": self._go, "debian": self._debian, "app": self._app}
-        return makers[image.make["kind"]](image)
-
-    def _install_tools(self) -> None:
-        """Install the programs that images are made with; raises UserError where that fails."""
         if host_tools.missing_packages("images"):
             with self._progress.step("installing the tools that images are made with"):
                 host_tools.install("images")
+        makers = {"go": self._go, "debian": self._debian, "app": self._app}
+        return makers[image.make["kind"]](image)
 
     def _cached(self, prefix: str, key: str) -> Path:
         """Return where the result of a step is kept; results with another key are removed."""
@@ -101,7 +96,7 @@ class Maker:
         return target
 
     def _app(self, image: Image) -> Ids:
-        self._docker.require("building app/Dockerfile")
+        engine.require("building app/Dockerfile")
         self._load_python_base(image.make["base"])
         context = self._manifest.root / "app"
         requirements = sorted(context.glob("requirements*.txt"))
@@ -109,14 +104,14 @@ class Maker:
         wheels = self._cached("wheels-", key)
         with self._progress.step("fetching Python packages"):
             download(requirements, wheels, PYTHON_VERSION)
-        with serve(wheels, self._store.work / "index.partial") as url:
+        with serve(wheels) as url:
             arguments = {"BASE_IMAGE": PYTHON_BASE_REF, "PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "127.0.0.1"}
             # The host's network, because the index listens on 127.0.0.1 only.
             return self._build_app(image, arguments, "--network=host")
 
     def build_app_on_official_base(self, image: Image) -> Ids:
         """Build app/Dockerfile with no argument changed, on its own base from a registry."""
-        self._docker.require("building app/Dockerfile")
+        engine.require("building app/Dockerfile")
         return self._build_app(image, {})
 
     def _build_app(self, image: Image, arguments: dict[str, str], *options: str) -> Ids:
@@ -125,9 +120,9 @@ class Maker:
         revision = hash_of(hash_of_files(app_files(root), root))
         arguments = {**arguments, "VERSION": ref.rpartition(":")[2], "REVISION": revision}
         with self._progress.step("building app/Dockerfile"):
-            self._docker.build(root / "app", ref, arguments, self._store.work / "app.log", *options)
+            engine.build(root / "app", ref, arguments, self._store.work / "app.log", *options)
         with self._progress.step("writing the archive"):
-            return self._docker.save(ref, self._store.archive(image.name))
+            return engine.save(ref, self._store.archive(image.name))
 
     def _load_python_base(self, name: str) -> None:
         target = self._store.work / f"image-{name}-{base_key(self._manifest.bases[name])}.tar.gz"
@@ -140,13 +135,12 @@ class Maker:
                 top = Path(temporary, "python.tar")
                 with new_layer(top) as layer:
                     # As in the official image; and pip may install, because this is a container.
-                    layer.symlink("/usr/local/bin/python", "/usr/bin/python3")
-                    layer.symlink("/usr/local/bin/python3", "/usr/bin/python3")
-                    layer.symlink("/usr/local/bin/pip", "/usr/bin/pip3")
+                    for name in ("python", "python3", "pip"):
+                        layer.symlink(f"/usr/local/bin/{name}", f"/usr/bin/{'pip3' if name == 'pip' else 'python3'}")
                     layer.data(f"/usr/lib/python{PYTHON_VERSION}/.wh.EXTERNALLY-MANAGED", b"")
                 settings = {"Cmd": ["python3"], "Env": ["LANG=C.UTF-8"]}
                 write_image(target, PYTHON_BASE_REF, [rootfs, top], settings, architecture())
         with naming_damage(str(target), "Run: vantage images clean"):
             _, ids = ids_in_archive(target)
-        if self._docker.image_id(PYTHON_BASE_REF) not in (ids.id, ids.digest):
-            self._docker.load(target)
+        if engine.image_id(PYTHON_BASE_REF) not in (ids.id, ids.digest):
+            engine.load(target)

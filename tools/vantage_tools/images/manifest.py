@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,41 +112,37 @@ def _base(folder: Path, name: str, raw: dict[str, Any]) -> Base:
     return Base(name, raw["suite"], tuple(packages), tuple(raw.get("components", ())), key)
 
 
-def _image(raw: dict[str, Any], bases: Mapping[str, Base], app_version: str) -> Image:
-    where = f"images.yml, image {raw.get('name', '?')}"
-    _check_keys(f"image {raw.get('name', '?')}", raw, (item.name for item in fields(Image)))
+def _image(raw: dict[str, Any], bases: Mapping[str, Base], version: str) -> Image:
+    where = f"image {raw.get('name', '?')}"
+    _check_keys(where, raw, (item.name for item in fields(Image)))
     image = Image(**raw)
-    make = image.make
-    _check_keys(f"image {image.name}, make", make, _MAKE_KEYS)
-    if make.get("kind") == "app":
-        image = Image(**{**raw, "ref": f"{image.ref}:{app_version}"})
-    if make and make.get("kind") not in KINDS:
-        raise UserError(f"{where}: unknown make.kind {make.get('kind')!r} ({', '.join(KINDS)})")
-    if make.get("base") and make["base"] not in bases:
-        raise UserError(f"{where}: unknown base {make['base']!r} ({', '.join(bases)})")
+    make, kind, base = image.make, image.make.get("kind"), image.make.get("base")
+    _check_keys(f"{where}, make", make, _MAKE_KEYS)
+    if kind == "app":
+        image = replace(image, ref=f"{image.ref}:{version}")
     for text in filter(None, (image.pull, image.made_ref)):
         Reference.parse(text)
-    if not image.pull and not image.made_ref:
-        raise UserError(f"{where}: neither pull nor make is set")
-    if not image.local and not image.variable:
-        raise UserError(f"{where}: no variable", "Name the Ansible variable that takes its reference.")
+    problems = {
+        f"unknown make.kind {kind!r} ({', '.join(KINDS)})": make and kind not in KINDS,
+        f"unknown base {base!r} ({', '.join(bases)})": base and base not in bases,
+        "neither pull nor make is set": not image.pull and not image.made_ref,
+        "no variable, which takes its reference": not image.local and not image.variable,
+    }
+    for problem in (text for text, is_so in problems.items() if is_so):
+        raise UserError(f"images.yml, {where}: {problem}")
     return image
-
-
-def app_version(root: Path) -> str:
-    """Return the version in app/pyproject.toml, "0" where there is no app."""
-    project = root / "app/pyproject.toml"
-    return str(tomllib.loads(project.read_text())["project"]["version"]) if project.is_file() else "0"
 
 
 def load(root: Path) -> Manifest:
     """Read the manifest of the checkout `root`; raises UserError when something in it is wrong."""
     raw = yaml.safe_load((root / FOLDER / "images.yml").read_text())
+    project = root / "app/pyproject.toml"
+    version = tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else "0"
     bases = {name: _base(root / FOLDER, name, base) for name, base in raw["bases"].items()}
-    images = tuple(_image(entry, bases, app_version(root)) for entry in raw["images"])
+    images = tuple(_image(entry, bases, version) for entry in raw["images"])
     if len({image.name for image in images}) != len(images):
         raise UserError("images.yml: two images have the same name")
-    tools = {entry["name"]: {key: entry[key] for key in entry if key != "name"} for entry in raw.get("tools") or []}
+    tools = {entry["name"]: entry for entry in raw.get("tools") or []}
     for name, make in tools.items():
-        _check_keys(f"tool {name}", make, _MAKE_KEYS)
+        _check_keys(f"tool {name}", make, ("name", *_MAKE_KEYS))
     return Manifest(images, bases, tools, root)

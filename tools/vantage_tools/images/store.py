@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 
 from vantage_tools.errors import UserError
 
-from .manifest import Image, Manifest
+from .manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -61,31 +61,25 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Hold the store for one process; a second one waits. Raises UserError for a full or unwritable disk."""
         try:
-            with self._hold():
+            for folder in (self.folder, self.work):
+                folder.mkdir(parents=True, exist_ok=True)
+            with (self.cache / "images.lock").open("a+") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    stream.seek(0)
+                    owner = stream.read().strip() or "?"
+                    print(f"waiting for process {owner}, which uses {self.cache}", file=sys.stderr)
+                    fcntl.flock(stream, fcntl.LOCK_EX)
+                stream.truncate(0)
+                print(os.getpid(), file=stream, flush=True)
+                # Only the holder of the lock writes, so what is partial was left by a process that was killed.
+                for left in (*self.folder.glob("*.partial"), *self.work.glob("*.partial")):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
                 yield
         except OSError as error:
             fix = "Check free space and permissions there, then retry: finished steps are kept."
             raise UserError(f"{error.filename or self.cache}: {error.strerror or error}", fix) from error
-
-    @contextmanager
-    def _hold(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.work.mkdir(parents=True, exist_ok=True)
-        with (self.cache / "images.lock").open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                print(f"waiting for process {stream.read().strip() or '?'}, which uses {self.cache}", file=sys.stderr)
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.seek(0)
-            stream.truncate()
-            stream.write(str(os.getpid()))
-            stream.flush()
-            # Only the holder of the lock writes, so what is partial was left by a process that was killed.
-            for left in (*self.folder.glob("*.partial"), *self.work.glob("*.partial")):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield
 
     def archive(self, name: str) -> Path:
         """Return where the archive of the image `name` belongs."""
@@ -114,22 +108,14 @@ class Store:
 
     def write_index(self, manifest: Manifest) -> None:
         """Write index.json and vars.yml for every image that is there and is sent to hosts."""
-        images = [image for image in manifest.images if not image.local]
-        records = {image.name: record for image in images if (record := self.record(image.name))}
-        index = {
-            record.ref: {key: value for key, value in asdict(record).items() if key not in ("ref", "key")}
-            for record in records.values()
-        }
+        index: dict[str, dict[str, str]] = {}
+        values: dict[str, object] = {"vantage_image_source": "archive", "vantage_image_archive_dir": str(self.folder)}
+        for image in manifest.select([]):
+            if record := self.record(image.name):
+                index[record.ref] = {k: v for k, v in asdict(record).items() if k not in ("ref", "key")}
+                values[str(image.variable)] = record.ref
+            elif image.enabled_variable:
+                values[image.enabled_variable] = False
         write_atomically(self.folder / "index.json", json.dumps(index, indent=2, sort_keys=True) + "\n")
-        text = yaml.safe_dump(_variables(images, records, self.folder), sort_keys=False, explicit_start=True)
+        text = yaml.safe_dump(values, sort_keys=False, explicit_start=True)
         write_atomically(self.folder / "vars.yml", f"# Written by `vantage images get`, which overwrites it.\n{text}")
-
-
-def _variables(images: list[Image], records: Mapping[str, Record], folder: Path) -> dict[str, object]:
-    values: dict[str, object] = {"vantage_image_source": "archive", "vantage_image_archive_dir": str(folder)}
-    for image in images:
-        if image.name in records and image.variable:
-            values[image.variable] = records[image.name].ref
-        elif image.enabled_variable:
-            values[image.enabled_variable] = False
-    return values

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.server
-import re
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vantage_tools.errors import UserError
+from vantage_tools.process import capture
 
 from .gobuild import architecture
 
@@ -36,33 +35,30 @@ def download(requirements: Sequence[Path], target: Path, python_version: str) ->
                "--only-binary=:all:", f"--python-version={python_version}", "--implementation=cp", *platforms,
                "-d", str(partial)]  # fmt: skip
     for path in requirements:
-        done = subprocess.run([*command, "-r", str(path)], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise UserError(f"pip cannot fetch the wheels of {path.name}:\n{done.stderr.strip()[-1500:]}",
+        if (done := capture(*command, "-r", path)).returncode:
+            raise UserError(f"pip cannot fetch the wheels of {path.name}:\n{done.stdout.strip()[-1500:]}",
                             "Check that the package index is reachable and the hashes are current.")  # fmt: skip
     partial.rename(target)
 
 
-class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+class _Index(http.server.SimpleHTTPRequestHandler):
+    """Lists all wheels as the page of every project: pip takes those of the project's name."""
+
+    def translate_path(self, path: str) -> str:
+        """Return the wheel of this name, or the folder for a path that ends in a slash."""
+        return super().translate_path(path.rpartition("/")[2])
+
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
 
 
 @contextmanager
-def serve(wheels: Path, site: Path) -> Iterator[str]:
-    """Serve the folder `wheels` as a simple index laid out under `site`; yields its URL."""
-    shutil.rmtree(site, ignore_errors=True)
-    for wheel in sorted(wheels.glob("*.whl")):
-        page = site / "simple" / re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower() / "index.html"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        with page.open("a") as stream:
-            stream.write(f'<a href="/wheels/{wheel.name}">{wheel.name}</a>\n')
-    (site / "wheels").symlink_to(wheels)
-    handler = functools.partial(_QuietHandler, directory=str(site))
+def serve(wheels: Path) -> Iterator[str]:
+    """Serve the folder `wheels` as a package index; yields its URL."""
+    handler = functools.partial(_Index, directory=str(wheels))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}/simple/"
         finally:
             server.shutdown()
-            shutil.rmtree(site, ignore_errors=True)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from vantage_tools.errors import UserError
 from vantage_tools.paths import cache_dir
 from vantage_tools.process import IMAGES, output, run, succeeds
 from vantage_tools.vm import engine
+from vantage_tools.vm.ports import PortMapping
+from vantage_tools.waiting import wait_until
 
 LABEL = "vantage.system-container"
 BOOT_SECONDS = 120
 CGROUPS = Path("/sys/fs/cgroup")
+# On a volume the inner Docker can use overlay2, and Docker 29 keeps its layers with containerd.
+VOLUMES = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "journal": "/var/log/journal"}
 
 
 class SystemContainer:
@@ -38,8 +42,9 @@ class SystemContainer:
             )
         self.name = name
         self.system = os.environ.get("VANTAGE_SYSTEM") or "debian12"
-        self.made_image = f"vantage/system:{self.system}"
-        self.image = os.environ.get("VANTAGE_SYSTEM_IMAGE") or self.made_image
+        self.given_image = os.environ.get("VANTAGE_SYSTEM_IMAGE")
+        self.image = self.given_image or f"vantage/system:{self.system}"
+        self.volumes = {f"vantage-system-{name}-{part}": path for part, path in VOLUMES.items()}
 
     @property
     def exists(self) -> bool:
@@ -54,50 +59,31 @@ class SystemContainer:
         """systemd's state: running, degraded, starting, …; stopped or absent without it."""
         if not self.is_running:
             return "stopped" if self.exists else "absent"
-        done = subprocess.run(
-            self.command("systemctl", "is-system-running"), text=True, capture_output=True, check=False
-        )
-        return done.stdout.strip() or "unknown"
-
-    @property
-    def volumes(self) -> dict[str, str]:
-        """Volume by path. They outlive a container that is removed with `keep_data`."""
-        # On a volume the inner Docker can use overlay2, and Docker 29 keeps its layers with containerd.
-        paths = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "journal": "/var/log/journal"}
-        return {f"vantage-system-{self.name}-{part}": path for part, path in paths.items()}
+        command = self.command("systemctl", "is-system-running")
+        return subprocess.run(command, text=True, capture_output=True, check=False).stdout.strip() or "unknown"
 
     def command(self, *argv: str) -> list[str]:
         """Return the command that runs `argv` in the container."""
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         return ["docker", "exec", "--interactive", *terminal, self.name, *argv]
 
-    def up(self, publish: Sequence[str] = (), mounts: Sequence[str] = ()) -> None:
-        """Create the container (ports as PORT or HOST:PORT, mounts as SOURCE:TARGET) or start the one that exists."""
-        for port in publish:
-            if not re.fullmatch(r"\d+(:\d+)?", port):
-                raise UserError(f"invalid port to publish: {port} (PORT or HOST:PORT; the address is 127.0.0.1).")
-        for mount in mounts:
-            if ":" not in mount:
-                raise UserError(f"invalid mount: {mount} (SOURCE:TARGET).")
+    def up(self, publish: Iterable[PortMapping] = ()) -> None:
+        """Create the container, which publishes the ports, or start the one that exists; wait for systemd."""
         engine.ensure_engine()
-        if self.image == self.made_image:
+        if not self.given_image:
             # Loads nothing if the engine has it.
             run(*IMAGES, "load", "system" if self.system == "debian12" else f"system-{self.system}")
-        if self.exists:
-            self._require_ours()
-            if not self.is_running:
-                output("docker", "start", self.name)
-        else:
-            self._create(publish, mounts)
+        if not self.exists:
+            self._create(publish)
+        elif self._require_ours() and not self.is_running:
+            output("docker", "start", self.name)
         self._wait_for_systemd()
 
-    def down(self, keep_data: bool = False) -> None:
-        """Remove the container and, unless `keep_data`, its volumes."""
-        if self.exists:
-            self._require_ours()
+    def down(self) -> None:
+        """Remove the container and its volumes."""
+        if self.exists and self._require_ours():
             output("docker", "rm", "--force", self.name)
-        if not keep_data:
-            output("docker", "volume", "rm", "--force", *self.volumes)
+        output("docker", "volume", "rm", "--force", *self.volumes)
 
     def restart(self) -> None:
         """Shut systemd down properly and boot it again."""
@@ -116,60 +102,51 @@ class SystemContainer:
     def _inspect(self, template: str) -> str:
         return output("docker", "container", "inspect", "--format", template, self.name).strip()
 
-    def _require_ours(self) -> None:
+    def _require_ours(self) -> bool:
         if self._inspect(f'{{{{index .Config.Labels "{LABEL}"}}}}') != "1":
             raise UserError(f"container {self.name} exists and was not made by vantage.", "choose another name.")
+        return True
 
-    def _create(self, publish: Sequence[str], mounts: Sequence[str]) -> None:
+    def _create(self, publish: Iterable[PortMapping]) -> None:
         images = cache_dir() / "images"
         images.mkdir(parents=True, exist_ok=True)
-        has_data = succeeds("docker", "volume", "inspect", *self.volumes)
+        config = json.loads(output("docker", "image", "inspect", "--format", "{{json .Config}}", self.image))
         arguments = [
             *("--detach", "--pull=never", f"--name={self.name}", f"--hostname={self.name}", f"--label={LABEL}=1"),
             *self._privileges(),
-            *("--cgroupns=host", f"--volume={self._cgroups()}:/sys/fs/cgroup:rw"),
+            *("--cgroupns=host", f"--volume={self._cgroups(config)}:/sys/fs/cgroup:rw"),
             *("--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec"),
             *("--env=container=docker", f"--env=container_uuid={self._machine_uuid()}"),
             *("--stop-signal=SIGRTMIN+3", "--stop-timeout=90"),
             *(f"--volume={volume}:{path}" for volume, path in self.volumes.items()),
             f"--volume={images}:/var/cache/vantage/images:ro",
-            *(f"--publish=127.0.0.1:{port.split(':')[0]}:{port.split(':')[-1]}" for port in publish),
-            *(f"--volume={mount}" for mount in mounts),
+            *(f"--publish=127.0.0.1:{port.host}:{port.guest}" for port in publish),
         ]
-        init = output(
-            *("docker", "image", "inspect", self.image, "--format"),
-            "{{range .Config.Entrypoint}}{{println .}}{{end}}{{range .Config.Cmd}}{{println .}}{{end}}",
-        ).split()
+        init = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
         # Containers in it bind / with its mounts, which needs a shared root. A container's manager has to share it.
         share = ["--entrypoint=/bin/sh", self.image, "-c", 'mount --make-rshared / && exec "$@"', "sh", *init]
         try:
             output("docker", "run", *arguments, *share)
         except subprocess.CalledProcessError as error:
-            self.down(keep_data=has_data)
+            succeeds("docker", "rm", "--force", self.name)
             reason = "\n".join(line for line in error.stderr.splitlines() if line and "run --help" not in line)
             raise UserError(
                 f"cannot start container {self.name}: {reason}",
                 "if a port is in use, stop the program that has it or choose another one with VANTAGE_PORTS.",
             ) from error
 
-    @cached_property
-    def _privileged(self) -> bool:
-        probe = ("docker", "run", "--rm", "--pull=never", "--privileged", "--network=none", "--entrypoint=/bin/true")
-        return succeeds(*probe, self.image)
-
     def _privileges(self) -> list[str]:
-        if self._privileged:
+        probe = ("docker", "run", "--rm", "--pull=never", "--privileged", "--network=none", "--entrypoint=/bin/true")
+        if succeeds(*probe, self.image):
             return ["--privileged"]
         # An engine without CAP_SYS_RESOURCE (a sandbox) refuses --privileged. This grants the rest.
         options = ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined")
         return ["--cap-add=ALL", "--cap-drop=SYS_RESOURCE", *(f"--security-opt={option}" for option in options)]
 
-    def _cgroups(self) -> Path:
+    def _cgroups(self, config: dict[str, Any]) -> Path:
         """Return the cgroup file system for the container: v2 alone for a systemd that refuses v1 (256 and later)."""
-        needs_v2 = output(
-            "docker", "image", "inspect", "--format", '{{index .Config.Labels "vantage.cgroup"}}', self.image
-        )
-        if needs_v2.strip() != "2" or platform.system() != "Linux" or (CGROUPS / "cgroup.controllers").exists():
+        needs_v2 = (config.get("Labels") or {}).get("vantage.cgroup") == "2"
+        if not needs_v2 or platform.system() != "Linux" or (CGROUPS / "cgroup.controllers").exists():
             return CGROUPS
         # The machine boots on a hybrid host's v2 and runs containers, without limits: those controllers are in v1.
         if (CGROUPS / "unified").is_dir():
@@ -180,23 +157,17 @@ class SystemContainer:
         )
 
     def _machine_uuid(self) -> str:
-        """Create the volumes that are missing and return the machine's id, which is kept with the journal."""
-        *others, journal = self.volumes
+        """Return the machine's id, which is kept with the journal's volume."""
+        *_, journal = self.volumes
         if not succeeds("docker", "volume", "inspect", journal):
             output("docker", "volume", "create", f"--label={LABEL}.uuid={uuid.uuid4()}", journal)
-        for volume in others:
-            output("docker", "volume", "create", volume)
-        found = output(
+        return output(
             "docker", "volume", "inspect", "--format", f'{{{{index .Labels "{LABEL}.uuid"}}}}', journal
         ).strip()
-        # A volume made by another program has no id; systemd then makes one.
-        return found if re.fullmatch("[0-9a-f-]{36}", found) else ""
 
     def _wait_for_systemd(self) -> None:
-        deadline = time.monotonic() + BOOT_SECONDS
-        while (state := self.state) not in ("running", "degraded", "stopped") and time.monotonic() < deadline:
-            time.sleep(0.2)
-        if state == "running":
+        wait_until(lambda: self.state in ("running", "degraded", "stopped"), BOOT_SECONDS, pause=0.2)
+        if (state := self.state) == "running":
             return
         print(f"container: systemd in {self.name} is {state}", file=sys.stderr)
         for command in (
@@ -207,3 +178,12 @@ class SystemContainer:
             subprocess.run(command, check=False, stdout=sys.stderr, stdin=subprocess.DEVNULL)
         if state != "degraded":
             raise UserError(f"systemd did not start in {self.name} within {BOOT_SECONDS} s: {state}.", "see above.")
+
+
+def write_inventory(folder: Path, name: str, variables: Mapping[str, Any]) -> None:
+    """Write an inventory with the container in both groups, for images that are in the cache."""
+    group_vars = folder / "group_vars/all"
+    group_vars.mkdir(parents=True)
+    (folder / "hosts.yml").write_text(json.dumps({group: {"hosts": {name: None}} for group in ("app", "monitoring")}))
+    (group_vars / "main.yml").write_text(json.dumps(variables))
+    (group_vars / "images.yml").write_text((cache_dir() / "images/vars.yml").read_text())

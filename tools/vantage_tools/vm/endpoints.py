@@ -17,11 +17,6 @@ NO_GRAFANA = UserError(
 PAGES = {"grafana": 3000, "prometheus": 9090, "jaeger": 16686, "loki": 3100}
 
 
-def has_grafana(services: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether Grafana is one of the services."""
-    return any(service["service"] == "grafana" for service in services)
-
-
 def page_ports(services: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Return the port on the VM of each engine that has a page."""
     return {
@@ -48,8 +43,7 @@ def recreate_hint(machine: Machine, missing: Iterable[int]) -> str:
         configured = machine.configured_ports()
     except UserError:
         configured = []
-    guests = {mapping.guest for mapping in configured}
-    lacking = [str(port) for port in missing if port not in guests]
+    lacking = [str(port) for port in missing if port not in {mapping.guest for mapping in configured}]
     if not lacking and not os.environ.get("VANTAGE_PORTS"):
         return "make down, then make up"
     return f'make down, then VANTAGE_PORTS="{" ".join([*map(str, configured), *lacking])}" make up'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import platform
@@ -10,15 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from vantage_tools.errors import UserError
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import succeeds
+from vantage_tools.process import IMAGES, last_lines, lock, run, running_pid, succeeds, sudo
 from vantage_tools.vm import host_tools
+from vantage_tools.waiting import wait_until
 
 PID_FILE = Path("/run/docker.pid")
 CONTAINERD_PID_FILE = Path("/run/docker/containerd/containerd.pid")
@@ -43,35 +41,38 @@ def ensure_engine() -> None:
     if host := os.environ.get("DOCKER_HOST"):
         raise UserError(f"no Docker engine answers: DOCKER_HOST={host}.", "start that engine, or unset DOCKER_HOST.")
     if SYSTEMD.is_dir():
-        _start_with_systemd()
+        start_service("docker", "docker", answers)
     elif platform.system() == "Linux":
         _start_dockerd()
     else:
         raise UserError("no Docker engine answers.", "start Docker Desktop, Colima or another engine.")
 
 
+def get_images() -> None:
+    """Get every image that hosts need, with an engine that answers."""
+    ensure_engine()
+    run(*IMAGES, "get")
+
+
 def stop() -> None:
     """Stop the engine that `ensure_engine` started without systemd; do nothing if none runs."""
-    if not (pid := _dockerd_pid()):
+    if not (pid := running_pid(PID_FILE, "dockerd")):
         return
     if not _marker().exists():
         raise UserError(f"dockerd (pid {pid}) was not started by vantage. It keeps running.")
     os.kill(pid, signal.SIGTERM)
-    if not _wait(lambda: not _is_running(pid, "dockerd"), 30):
+    if not wait_until(lambda: not running_pid(PID_FILE, "dockerd"), 30):
         raise UserError(f"dockerd (pid {pid}) did not stop within 30 s. See {_log()}.")
     _marker().unlink()
 
 
-def _start_with_systemd() -> None:
-    sudo = [] if os.geteuid() == 0 else ["sudo"]
-    if subprocess.run([*sudo, "systemctl", "start", "docker"], check=False).returncode:
-        raise UserError("systemd cannot start docker.", "see: journalctl -u docker -n 30")
-    if _wait(answers, 30):
-        return
-    if sudo:
+def start_service(name: str, group: str, answers: Callable[[], bool]) -> None:
+    """Start a service of systemd; raise UserError if it does not answer this user, who may lack the group."""
+    run(*sudo(), "systemctl", "start", name)
+    if not wait_until(answers, 30):
         user = getpass.getuser()
-        raise UserError(f"docker does not answer user {user}.", f"sudo usermod -aG docker {user}, then log in again.")
-    raise UserError("docker is active and does not answer.", "see: journalctl -u docker -n 30")
+        fix = f"sudo usermod -aG {group} {user}, then log in again" if sudo() else f"see: journalctl -u {name} -n 30"
+        raise UserError(f"{name} does not answer user {user}.", fix)
 
 
 def _start_dockerd() -> None:
@@ -82,40 +83,23 @@ def _start_dockerd() -> None:
         )
     if not shutil.which("dockerd"):
         host_tools.install("engine")
-    with _lock():
-        if answers():
-            return
-        if pid := _dockerd_pid():
-            if _wait(answers, START_SECONDS):
+    with lock(_state() / "lock"):
+        if pid := running_pid(PID_FILE, "dockerd"):
+            if wait_until(answers, START_SECONDS):
                 return
             raise UserError(f"dockerd (pid {pid}) does not answer. See {_log()}.")
         _remove_stale_pid_files()
-        environment = _iptables_environment()
         print(f"engine: starting dockerd (no systemd here); log: {_log()}", file=sys.stderr)
+        options = f"--bip {BRIDGE} --default-address-pool {POOL} --mtu {_mtu()} --log-level warn"
         with _log().open("a") as log:
             daemon = subprocess.Popen(
-                [
-                    "dockerd",
-                    "--bip",
-                    BRIDGE,
-                    "--default-address-pool",
-                    POOL,
-                    "--mtu",
-                    str(_mtu()),
-                    "--log-level",
-                    "warn",
-                ],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+                ["dockerd", *options.split()], env=_iptables_environment(), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
         _marker().touch()
-        if not _wait(lambda: answers() or daemon.poll() is not None, START_SECONDS) or daemon.poll() is not None:
-            last_lines = "\n".join(_log().read_text(errors="replace").splitlines()[-15:])
+        if not wait_until(lambda: answers() or daemon.poll() is not None, START_SECONDS) or daemon.poll() is not None:
             raise UserError(
-                f"dockerd did not start.\n{last_lines}",
+                f"dockerd did not start.\n{last_lines(_log().read_text(errors='replace'), 15)}",
                 "common causes are a full disk, no permission to mount or to use cgroups, or a subnet in use "
                 f"({BRIDGE}, {POOL}).",
             )
@@ -136,9 +120,8 @@ def _iptables_environment() -> dict[str, str]:
     programs.mkdir(exist_ok=True)
     for name in ("iptables", "ip6tables"):
         if found := shutil.which(f"{name}-legacy"):
-            link = programs / name
-            link.unlink(missing_ok=True)
-            link.symlink_to(found)
+            (programs / name).unlink(missing_ok=True)
+            (programs / name).symlink_to(found)
     return os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
 
 
@@ -154,44 +137,8 @@ def _mtu() -> int:
 def _remove_stale_pid_files() -> None:
     """Remove what a killed dockerd leaves behind and the next one stumbles over."""
     PID_FILE.unlink(missing_ok=True)
-    if not _is_running(_read_pid(CONTAINERD_PID_FILE), "containerd"):
+    if not running_pid(CONTAINERD_PID_FILE, "containerd"):
         CONTAINERD_PID_FILE.unlink(missing_ok=True)
-
-
-def _dockerd_pid() -> int:
-    pid = _read_pid(PID_FILE)
-    return pid if _is_running(pid, "dockerd") else 0
-
-
-def _read_pid(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def _is_running(pid: int, program: str) -> bool:
-    try:
-        return bool(pid) and Path(f"/proc/{pid}/comm").read_text().strip() == program
-    except OSError:
-        return False
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.3)
-    return False
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    """Serialise callers that start dockerd; the daemon does not inherit the lock."""
-    with (_state() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _state() -> Path:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from vantage_tools.errors import UserError
+from vantage_tools.process import capture, last_lines, succeeds, sudo
 
+QEMU = {"qemu-system-x86_64": "qemu-system-x86", "ssh": "openssh-client"}
 # Probe: Debian package. The probe decides: next to a Docker from Docker's own repository, docker.io must not be installed.
 GROUPS = {
     # Debian's python3 cannot make a venv; asked for only after that has failed.
@@ -21,40 +22,23 @@ GROUPS = {
     "engine": {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables"},
     # Promtail alone needs a C compiler and libsystemd's headers: it reads the journal through cgo.
     "images": {
-        "mmdebstrap": "mmdebstrap",
-        "gcc": "gcc",
+        **{name: name for name in ("mmdebstrap", "gcc", "tar")},
         "/usr/include/stdlib.h": "libc6-dev",
         "/usr/include/systemd/sd-journal.h": "libsystemd-dev",
-        "tar": "tar",
         "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
         "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
         "/usr/share/distro-info/ubuntu.csv": "distro-info-data",
     },
     "seed": {"xorriso": "xorriso", "cloud-init": "cloud-init"},
-    "qemu": {
-        "qemu-system-x86_64": "qemu-system-x86",
-        "ssh": "openssh-client",
-        "virt-host-validate": "libvirt-clients",
-    },
+    "qemu": {**QEMU, "virt-host-validate": "libvirt-clients"},
     "box": {
-        "mmdebstrap": "mmdebstrap",
-        "qemu-img": "qemu-utils",
-        "sfdisk": "fdisk",
-        "mkfs.ext4": "e2fsprogs",
-        "losetup": "mount",
-        "grub-install": "grub2-common",
-        "/usr/lib/grub/i386-pc/modinfo.sh": "grub-pc-bin",
+        **{"mmdebstrap": "mmdebstrap", "qemu-img": "qemu-utils", "sfdisk": "fdisk", "mkfs.ext4": "e2fsprogs"},
+        **{"losetup": "mount", "grub-install": "grub2-common", "/usr/lib/grub/i386-pc/modinfo.sh": "grub-pc-bin"},
         "ssh-keygen": "openssh-client",
     },
     "vm": {
-        "vagrant": "vagrant",
-        "virsh": "libvirt-clients",
-        "libvirtd": "libvirt-daemon-system",
-        "dnsmasq": "dnsmasq-base",
-        "qemu-system-x86_64": "qemu-system-x86",
-        "/usr/share/doc/vagrant-libvirt": "vagrant-libvirt",
-        "ssh": "openssh-client",
-        "rsync": "rsync",
+        **{"vagrant": "vagrant", "/usr/share/doc/vagrant-libvirt": "vagrant-libvirt", "rsync": "rsync"},
+        **{"virsh": "libvirt-clients", "libvirtd": "libvirt-daemon-system", "dnsmasq": "dnsmasq-base", **QEMU},
     },
 }
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -70,7 +54,7 @@ def missing_packages(*groups: str) -> list[str]:
             package
             for group in groups
             # Docker Desktop or a remote engine needs no package here.
-            if group != "engine" or not _docker_answers()
+            if group != "engine" or not succeeds("docker", "version")
             for probe, package in GROUPS[group].items()
             if not _is_there(probe)
         }
@@ -88,39 +72,29 @@ def install(*groups: str) -> None:
             f"missing packages: {names} (Debian's names), and this system has no apt-get.",
             "install their counterparts with your system's package manager.",
         )
-    sudo = [] if os.geteuid() == 0 else ["sudo"]
-    if sudo and not shutil.which("sudo"):
+    if sudo() and not shutil.which("sudo"):
         raise UserError(
             f"missing packages: {names}. Installing them needs root, and there is no sudo.",
             f"as root: apt-get install {names}",
         )
     print(f"host-tools: installing {names}", file=sys.stderr)
     # A fresh cloud machine's own apt often holds the lock for its first minutes.
-    apt = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq"]
+    apt = [*sudo(), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq"]
     get = [*apt, "install", "-y", "--no-install-recommends", *packages]
-    if _run(get).returncode:
+    if capture(*get).returncode:
         # Package lists can be old or absent. One broken third-party source must not stop the installation.
-        _run([*apt, "update"])
-        if (done := _run(get)).returncode:
-            last_lines = "\n".join(done.stdout.splitlines()[-20:])
+        capture(*apt, "update")
+        if (done := capture(*get)).returncode:
             raise UserError(
-                f"apt-get cannot install: {names}.\n{last_lines}",
+                f"apt-get cannot install: {names}.\n{last_lines(done.stdout, 20)}",
                 "see above; it needs a Debian mirror that it can reach.",
             )
-
-
-def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def _is_there(probe: str) -> bool:
     if probe.startswith("/"):
         return Path(probe).exists()
     return bool(shutil.which(probe, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}"))
-
-
-def _docker_answers() -> bool:
-    return bool(shutil.which("docker")) and not _run(["docker", "version"]).returncode
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import platform
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vantage_tools import box, libvirt
 from vantage_tools.errors import UserError
@@ -30,66 +30,34 @@ class Kind(enum.StrEnum):
     CONTAINER = "container"
 
 
-class Machine(Protocol):
-    """A VM of either kind."""
-
-    kind: Kind
-
-    @property
-    def exists(self) -> bool:
-        """Whether the VM was created; it can be stopped."""
-
-    def create(self) -> None:
-        """Create or start the VM and run site.yml on it."""
-
-    def destroy(self) -> None:
-        """Remove the VM and its data."""
-
-    def command(self, *argv: str) -> list[str]:
-        """Return the command that runs `argv` as root on the VM."""
-
-    def shell_command(self) -> list[str]:
-        """Return the command that opens a shell on the VM."""
-
-    def published(self) -> dict[int, int]:
-        """Return the port of this machine for each published port of the VM."""
-
-    def configured_ports(self) -> list[ports.PortMapping]:
-        """Return the ports that a new VM would publish."""
-
-
-class ContainerMachine:
+class ContainerMachine(SystemContainer):
     """The system container `vantage`."""
 
     kind = Kind.CONTAINER
 
     def __init__(self) -> None:
-        self.container = SystemContainer(NAME)
-        self.command = self.container.command
-
-    @property
-    def exists(self) -> bool:
-        return self.container.exists
+        super().__init__(NAME)
 
     def create(self) -> None:
+        """Create or start the container and run site.yml on it."""
         engine.ensure_engine()
         publish = self.configured_ports()
         if self.exists:
             ports.refuse_new(self.published(), NAME)
         get_images(self.kind)
-        self.container.up([str(mapping) for mapping in publish])
+        self.up(publish)
         play(self.kind, "site.yml")
 
     def destroy(self) -> None:
-        self.container.down()
+        """Remove the container and its data."""
+        self.down()
 
     def shell_command(self) -> list[str]:
+        """Return the command that opens a shell in the container."""
         return self.command("bash", "--login")
 
-    def published(self) -> dict[int, int]:
-        return self.container.published()
-
     def configured_ports(self) -> list[ports.PortMapping]:
+        """Return the ports that a new container would publish."""
         return ports.of_inventory(inventory(self.kind), NAME)
 
 
@@ -100,11 +68,13 @@ class VagrantMachine:
 
     @property
     def exists(self) -> bool:
+        """Whether the VM was created; it can be stopped."""
         # Vagrant makes its folder for `vagrant status` too; the id comes with the VM.
         state = ROOT / (os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant")
         return any(state.glob(f"machines/{NAME}/*/id"))
 
     def create(self) -> None:
+        """Create or start the VM and run site.yml on it."""
         is_linux = platform.system() == "Linux"
         if is_linux and _provider() == "libvirt" and "vagrant-libvirt " in output("vagrant", "plugin", "list"):
             libvirt.start()
@@ -118,35 +88,43 @@ class VagrantMachine:
         run("vagrant", "provision")
 
     def destroy(self) -> None:
+        """Remove the VM and its data."""
         run("vagrant", "destroy", "--force")
 
     def command(self, *argv: str) -> list[str]:
+        """Return the command that runs `argv` as root on the VM."""
         return ["vagrant", "ssh", "-c", f"sudo {shlex.join(argv)}", "--", "-q"]
 
     def shell_command(self) -> list[str]:
+        """Return the command that opens a shell on the VM."""
         return ["vagrant", "ssh"]
 
     def published(self) -> dict[int, int]:
+        """Return the port of this machine for each published port of the VM."""
         return {mapping.guest: mapping.host for mapping in self.configured_ports()}
 
     def configured_ports(self) -> list[ports.PortMapping]:
+        """Return the ports that a new VM would publish."""
         return ports.of_vagrantfile()
+
+
+Machine = ContainerMachine | VagrantMachine
 
 
 def choose(kind: Kind) -> Machine:
     """Return the VM: for `auto` the one that exists, else Vagrant's where it is installed and need not emulate."""
     container, vagrant = ContainerMachine(), VagrantMachine()
-    reason, alternative = "VM=vagrant", "make without VM"
-    if kind is Kind.AUTO:
-        reason, alternative = "a Vagrant VM exists (.vagrant)", "VM=container"
-        if container.exists or not (vagrant.exists or (shutil.which("vagrant") and _can_virtualise())):
-            return container
-    elif kind is Kind.CONTAINER:
+    has_vagrant = shutil.which("vagrant")
+    use_container = container.exists or not (vagrant.exists or (has_vagrant and _can_virtualise()))
+    if kind is Kind.CONTAINER or (kind is Kind.AUTO and use_container):
         return container
-    if not shutil.which("vagrant"):
+    if not has_vagrant:
+        is_auto = kind is Kind.AUTO
+        reason = "a Vagrant VM exists (.vagrant)" if is_auto else "VM=vagrant"
         raise UserError(
             f"{reason}, but vagrant is not installed.",
-            f"install it (Debian and Ubuntu: .venv/bin/vantage host-tools vm), or use {alternative}.",
+            "install it (Debian and Ubuntu: .venv/bin/vantage host-tools vm), or use "
+            f"{'VM=container' if is_auto else 'make without VM'}.",
         )
     return vagrant
 
@@ -193,6 +171,5 @@ def _provider() -> str:
 
 def _can_virtualise() -> bool:
     """Return whether Vagrant's VM runs without emulation, which takes an hour and is for `VM=vagrant` only."""
-    if platform.system() != "Linux" or _provider() not in ("libvirt", "qemu"):
-        return True
-    return libvirt.find_driver() == "kvm"
+    needs_kvm = platform.system() == "Linux" and _provider() in ("libvirt", "qemu")
+    return not needs_kvm or libvirt.find_driver() == "kvm"

@@ -39,24 +39,15 @@ def parse(text: str) -> list[PortMapping]:
     """Return the mappings that VANTAGE_PORTS names, without repetitions; raise UserError for what is not a port."""
     found = []
     for entry in text.split():
-        ports = (
-            [int(port) for port in entry.split(":")] if re.fullmatch(r"([1-9]\d{0,4}:)?[1-9]\d{0,4}", entry) else [0]
-        )
-        if not all(1 <= port <= MAX_PORT for port in ports):
+        is_mapping = re.fullmatch(r"([1-9]\d{0,4}:)?[1-9]\d{0,4}", entry)
+        mapped = [int(port) for port in entry.split(":")] if is_mapping else [MAX_PORT + 1]
+        if max(mapped) > MAX_PORT:
             raise UserError(
                 f"VANTAGE_PORTS: invalid port: {entry} (PORT or HOST:PORT, each 1-{MAX_PORT}).",
                 'for example VANTAGE_PORTS="13000:3000 8000"',
             )
-        found.append(PortMapping(ports[0], ports[-1]))
+        found.append(PortMapping(mapped[0], mapped[-1]))
     return list(dict.fromkeys(found))
-
-
-def engine_ports(variables: Mapping[str, Any]) -> list[int]:
-    """Return the engines' ports on a host with these variables; raise ValueError if one is not a number."""
-    defaults: dict[str, Any] = {}
-    for path in ROLES.glob("*/defaults/main.yml"):
-        defaults |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return [int(variables.get(name, defaults[name])) for name in ENGINE_PORTS]
 
 
 def app_ports(variables: Mapping[str, Any]) -> list[int]:
@@ -78,9 +69,10 @@ def of_inventory(inventory: Path, host: str) -> list[PortMapping]:
     """Return the ports that VANTAGE_PORTS names, else those of the engines and of the inventory's apps."""
     if "VANTAGE_PORTS" in os.environ:
         return parse(os.environ["VANTAGE_PORTS"])
+    defaults = yaml.safe_load((ROLES / "vantage/defaults/main.yml").read_text(encoding="utf-8"))
     try:
         variables = json.loads(output("ansible-inventory", "-i", inventory, "--host", host))
-        ports = engine_ports(variables) + app_ports(variables)
+        ports = [int(variables.get(name, defaults[name])) for name in ENGINE_PORTS] + app_ports(variables)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"cannot determine the ports of {inventory}: {error}. Port mappings are fixed at creation.",
