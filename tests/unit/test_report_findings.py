@@ -96,7 +96,7 @@ def test_added_latency_is_blamed_on_the_service_that_takes_the_time() -> None:
     findings = found(data)
     assert set(findings) == {("latency", "warehouse"), ("latency", "storefront")}
     growth = findings["latency", "warehouse"].figures["growth"]
-    assert (growth.service, growth.operation) == ("warehouse", "GET /products")
+    assert (growth["service"], growth["operation"]) == ("warehouse", "GET /products")
     assert "in warehouse itself" in findings["latency", "warehouse"].text
     assert findings["latency", "storefront"].of == "warehouse"
     assert findings["latency", "warehouse"].of == ""
@@ -372,7 +372,7 @@ def test_a_caller_that_marks_404_as_error_has_not_failed() -> None:
         one["tags"]["http.response.status_code"] = "404"
     data["traces"]["failed@short"] = [trace] * 10
     assert found(data) == {}
-    assert not Dataset(data).extremes("failed", "short")[0].failed
+    assert not Dataset(data).sample("failed@short")[0].failed
 
 
 def test_a_new_error_in_the_log_is_found_and_an_old_one_not() -> None:
@@ -392,7 +392,7 @@ def test_errors_in_an_engines_log_are_shown_but_no_finding() -> None:
     labels = {"service_name": "loki", "level": "error", "said": "context canceled"}
     data["logs"]["patterns@short"] = {"query": "q", "series": [{"metric": labels, "value": [END, "30"]}]}
     assert found(data) == {}
-    assert Dataset(data).patterns[0].count == 30
+    assert Dataset(data).patterns[0].short == 30
 
 
 def test_one_client_that_takes_over_is_found() -> None:

@@ -6,31 +6,24 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from report_data import END, requests, shop_trace, span, system, vector
 from vantage_tools.errors import UserError
 from vantage_tools.report import formats, pictures, render, samples, servicemap, tables
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.spans import Trace, edges, shares
+from vantage_tools.report.spans import Trace, shares
 from vantage_tools.report.stats import Histogram, wilson
 
 
-def series(**counts: float) -> list[dict[str, Any]]:
-    return [
-        {"metric": {"le": le.replace("inf", "+Inf").lstrip("le")}, "value": [0, str(n)]} for le, n in counts.items()
-    ]
-
-
 def test_quantiles_are_those_of_prometheus() -> None:
-    histogram = Histogram.of(series(**{"0.1": 50, "0.5": 90, "1": 100, "+Inf": 100}))
+    histogram = Histogram({0.1: 50, 0.5: 90, 1: 100, math.inf: 100})
     assert histogram.quantile(0.5) == pytest.approx(0.1)
     assert histogram.quantile(0.7) == pytest.approx(0.1 + 0.4 * 20 / 40)
     assert histogram.above(0.5) == 10
     assert histogram.bound_of(0.95) == 1
-    assert Histogram.of(series(**{"0.1": 0, "+Inf": 10})).quantile(0.5) == 0.1
-    assert Histogram([], []).quantile(0.5) is None
+    assert Histogram({0.1: 0, math.inf: 10}).quantile(0.5) == 0.1
+    assert Histogram({}).quantile(0.5) is None
 
 
 def test_wilsons_interval_holds_the_share_and_narrows() -> None:
@@ -65,9 +58,11 @@ def test_a_trace_without_its_root_is_incomplete() -> None:
 
 
 def test_arrows_lead_to_services_and_databases() -> None:
-    found = {(edge.source, edge.target): edge for edge in edges([Trace(shop_trace(calls=2))])}
+    data = system()
+    data["traces"]["short"] = [shop_trace(database_us=200), shop_trace(database_us=400)]
+    found = {(call.source, call.target): call for call in servicemap.calls(Dataset(data))}
     assert set(found) == {("storefront", "warehouse"), ("warehouse", "sqlite of warehouse")}
-    assert found["warehouse", "sqlite of warehouse"].calls == 2
+    assert found["warehouse", "sqlite of warehouse"].mean == pytest.approx(0.0003)
 
 
 def test_calls_are_counted_by_span_metrics_and_completed_from_traces() -> None:
@@ -140,28 +135,12 @@ def test_both_time_ranges_are_compared() -> None:
 
 
 def test_numbers_read_well() -> None:
-    assert [formats.seconds(v) for v in (0.0042, 0.042, 0.9996, 1.25, 31.0, None)] == [
-        "4.2 ms",
-        "42 ms",
-        "1.00 s",
-        "1.25 s",
-        "31 s",
-        "–",
-    ]
-    assert [formats.percent(v) for v in (0, 0.0004, 0.021, 0.0999, 0.213)] == [
-        "0 %",
-        "< 0.1 %",
-        "2.1 %",
-        "10 %",
-        "21 %",
-    ]
-    assert [formats.format_duration(v) for v in (90, 300, 5400, 21_600, 23_400)] == [
-        "90 s",
-        "5 min",
-        "90 min",
-        "6 h",
-        "6 h 30 min",
-    ]
+    lengths = [formats.seconds(v) for v in (0.0042, 0.042, 0.9996, 1.25, 31.0, None)]
+    assert lengths == ["4.2 ms", "42 ms", "1.00 s", "1.25 s", "31 s", "–"]
+    ratios = [formats.percent(v) for v in (0, 0.0004, 0.021, 0.0999, 0.213)]
+    assert ratios == ["0 %", "< 0.1 %", "2.1 %", "10 %", "21 %"]
+    durations = [formats.format_duration(v) for v in (90, 300, 5400, 21_600, 23_400)]
+    assert durations == ["90 s", "5 min", "90 min", "6 h", "6 h 30 min"]
     assert formats.listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
 
 
@@ -195,17 +174,8 @@ def test_page_needs_no_other_file_and_runs_no_script(written: Path) -> None:
 
 def test_pictures_are_small_and_other_files_stay(written: Path) -> None:
     names = {path.stem for path in written.glob("*.png")}
-    assert names == {
-        "requests",
-        "errors",
-        "latency",
-        "time",
-        "services",
-        "trace-slowest",
-        "trace-typical",
-        "trace-failing",
-        "mine",
-    }
+    traces = {"trace-slowest", "trace-typical", "trace-failing"}
+    assert names == {"requests", "errors", "latency", "time", "services", "mine", *traces}
     assert all(path.stat().st_size < 150_000 for path in written.glob("*.png"))
     assert (written / "trace-typical.png").read_bytes().startswith(b"\x89PNG")
     assert (written / "mine.png").read_bytes() == b"mine"

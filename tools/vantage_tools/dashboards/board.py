@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import (
-    CustomVariable,
-    Dashboard,
-    DatasourceVariable,
-    QueryVariable,
-    TextBoxVariable,
-    TimePicker,
-)
-from grafana_foundation_sdk.models.dashboard import (
-    DashboardCursorSync,
-    VariableHide,
-    VariableOption,
-    VariableRefresh,
-    VariableSort,
-)
+from collections.abc import Iterable, Sequence
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders.dashboard import CustomVariable, Dashboard, QueryVariable, TextBoxVariable
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
 
 from vantage_tools.dashboards import links
 from vantage_tools.dashboards.queries import LOKI, PROMETHEUS
@@ -25,20 +17,31 @@ REQUESTS = "http_server_request_duration_seconds"
 EVERYTHING = VariableOption(text="All", value="$__all", selected=True)
 
 
-def create(uid: str, title: str, description: str, *, start: str = "now-1h", refresh: str = "30s") -> Dashboard:
-    """A dashboard without panels; its data sources are chosen by variables, so it works in any Grafana."""
+def create(
+    uid: str,
+    title: str,
+    description: str,
+    variables: Sequence[Builder[models.VariableModel]],
+    rows: dict[str, Iterable[Builder[models.Panel]]],
+    start: str = "now-1h",
+    refresh: str = "30s",
+) -> Dashboard:
+    """A dashboard of panels by row; the first row has no title. Data sources are variables: it works in any Grafana."""
     board = Dashboard(title).uid(uid).description(description).tags([links.TAG]).readonly()
-    board.time(start, "now").refresh(refresh).timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
-    board.timepicker(TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
-    return board.links(links.dashboard_menu())
-
-
-def add_sources(board: Dashboard) -> Dashboard:
-    """Add the data source variables. They come last, because few users change them."""
+    board.time(start, "now").refresh(refresh).timezone("browser").tooltip(models.DashboardCursorSync.CROSSHAIR)
+    board.timepicker(build.TimePicker().refresh_intervals(["5s", "10s", "30s", "1m", "5m", "15m"]))
+    board.links(links.dashboard_menu())
+    for variable in variables:
+        board.with_variable(variable)
+    # They come last, because few users change them.
     for name, label in (("prometheus", "Metrics"), ("loki", "Logs"), ("jaeger", "Traces")):
-        board.with_variable(
-            DatasourceVariable(name).label(label).type(name).description(f"The {label.lower()} data source.")
-        )
+        source = build.DatasourceVariable(name).label(label).type(name)
+        board.with_variable(source.description(f"The {label.lower()} data source."))
+    for row, panels in rows.items():
+        if row:
+            board.with_row(build.Row(row))
+        for panel in panels:
+            board.with_panel(panel)
     return board
 
 
@@ -83,9 +86,9 @@ def single(name: str, label: str, query: str, description: str, regex: str = "")
     return variable.sort(VariableSort.ALPHABETICAL_ASC).regex(regex)
 
 
-def log_label(label: str, name: str, shown: str, description: str, stream: str = "") -> QueryVariable:
+def log_label(label: str, name: str, shown: str, stream: str = "") -> QueryVariable:
     """Which values of one of Loki's labels are shown; all of them at first."""
-    variable = QueryVariable(name).label(shown).description(description).datasource(LOKI)
+    variable = QueryVariable(name).label(shown).description(f"{shown}s to show.").datasource(LOKI)
     variable.query({"refId": name, "type": 1, "label": label, "stream": stream})
     variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC).regex("")
     return variable.multi(True).include_all(True).all_value(".+").current(EVERYTHING)
@@ -100,48 +103,39 @@ def status_variable() -> CustomVariable:
     return variable.options(options).current(options[0])
 
 
-def hidden(variable: QueryVariable) -> QueryVariable:
-    """The variable, computed but not shown."""
-    return variable.hide(VariableHide.HIDE_VARIABLE)
-
-
 def text_variable(name: str, label: str, description: str) -> TextBoxVariable:
     """Free text; empty at first."""
     return TextBoxVariable(name).label(label).description(description).default_value("")
 
 
 def annotation_queries(services: str = "", alerts: str = "") -> list[dict[str, object]]:
-    """Return the annotations of every graph: deployments and alerts. Plain data, because the SDK's model lacks fields."""
-    source = {"type": "prometheus", "uid": "${prometheus}"}
+    """Return the annotations of every graph: deployments and alerts."""
     joined = "on (instance, service_name) group_left (version, python_version)"
+    # The value is the moment of the start; all samples of one run fall on one mark.
+    starts = f"process_start_time_seconds{services} * 1000 * {joined} vantage_build_info{services}"
+    version = "version {{version}}, Python {{python_version}}"
+    # When each that fires began: a mark as long as the alert is drawn over the lines, and five of them hide these.
+    began = 'ALERTS_FOR_STATE{alertname!="Watchdog"} * 1000'
+    firing = f'ALERTS{{alertstate="firing", alertname!="Watchdog"}}{alerts}'
+    firing = f"{began} and ignoring (alertstate) {firing}"
     return [
-        {
-            "name": "Starts and deployments",
-            "datasource": source,
-            "enable": True,
-            "hide": False,
-            "iconColor": "blue",
-            # The value is the moment of the start; all samples of one run fall on one mark.
-            "expr": f"process_start_time_seconds{services} * 1000 * {joined} vantage_build_info{services}",
-            "useValueForTime": True,
-            "step": "60s",
-            "titleFormat": "{{service_name}} started",
-            "textFormat": "version {{version}}, Python {{python_version}}",
-            "tagKeys": "service_name,version",
-        },
-        {
-            "name": "Alerts",
-            "datasource": source,
-            "enable": True,
-            "hide": False,
-            "iconColor": "red",
-            # When it began, of each that fires: a mark as long as the alert is drawn over the lines, and five of them hide these.
-            "expr": 'ALERTS_FOR_STATE{alertname!="Watchdog"} * 1000'
-            f' and ignoring (alertstate) ALERTS{{alertstate="firing", alertname!="Watchdog"}}{alerts}',
-            "useValueForTime": True,
-            "step": "60s",
-            "titleFormat": "{{alertname}}",
-            "textFormat": "{{service_name}} {{instance}}",
-            "tagKeys": "severity,service_name",
-        },
+        _mark("Starts and deployments", "blue", starts, "{{service_name}} started", version, "service_name,version"),
+        _mark("Alerts", "red", firing, "{{alertname}}", "{{service_name}} {{instance}}", "severity,service_name"),
     ]
+
+
+def _mark(name: str, shade: str, expr: str, title: str, text: str, tags: str) -> dict[str, object]:
+    """Return an annotation whose value is its time; plain data, because the SDK's model lacks fields."""
+    return {
+        "name": name,
+        "datasource": {"type": "prometheus", "uid": "${prometheus}"},
+        "enable": True,
+        "hide": False,
+        "iconColor": shade,
+        "expr": expr,
+        "useValueForTime": True,
+        "step": "60s",
+        "titleFormat": title,
+        "textFormat": text,
+        "tagKeys": tags,
+    }

@@ -23,6 +23,9 @@ STACK = "vantage-observability"
 
 # Links keep the selected data sources.
 _SOURCES = "${prometheus:queryparam}&${loki:queryparam}&${jaeger:queryparam}"
+# The service and the route of a table's row.
+OF_SERVICE = "var-service=${__data.fields.Service:percentencode}"
+OF_ROUTE = f"{OF_SERVICE}&var-route=${{__data.fields.Route:percentencode}}"
 
 
 def dashboard_menu() -> list[Link]:
@@ -31,15 +34,21 @@ def dashboard_menu() -> list[Link]:
     return [menu.as_dropdown(True).include_vars(True).keep_time(True).icon("external link").tooltip("")]
 
 
-def to_dashboard(title: str, uid: str, variables: str = "", *, new_tab: bool = False) -> Link:
-    """A link that keeps the time range; `variables` is more of the query, as `var-service=${…}`."""
-    more = f"&{variables}" if variables else ""
-    url = f"/d/{uid}?{_SOURCES}&${{__url_time_range}}{more}"
+def _link(title: str, url: str, new_tab: bool = False) -> Link:
     return DashboardLink(title).type(DashboardLinkType.LINK).url(url).target_blank(new_tab).icon("").tooltip("")
 
 
-def to_explore(title: str, kind: str, query: dict[str, str]) -> Link:
-    """A link to Explore with the query filled in, on the data source of the variable `kind`."""
+def to_dashboard(title: str, uid: str, variables: str) -> Link:
+    """A link that keeps the time range; `variables` is more of the query, as `var-service=${…}`."""
+    return _link(title, f"/d/{uid}?{_SOURCES}&${{__url_time_range}}&{variables}")
+
+
+def in_cell(title: str, uid: str, variables: str) -> dict[str, object]:
+    """A link of a field, for an override, to a dashboard."""
+    return {"title": title, "url": f"/d/{uid}?${{__url_time_range}}&{variables}"}
+
+
+def _explore_url(kind: str, query: dict[str, str]) -> str:
     pane = {
         "datasource": f"${{{kind}}}",
         "queries": [{"refId": "A", "datasource": {"type": kind, "uid": f"${{{kind}}}"}, **query}],
@@ -47,11 +56,19 @@ def to_explore(title: str, kind: str, query: dict[str, str]) -> Link:
     }
     # Grafana fills ${…} in before the browser decodes the rest, so those stay as they are.
     panes = quote(json.dumps({"vantage": pane}, separators=(",", ":")), safe="${}:,.[]")
-    url = f"/explore?schemaVersion=1&orgId=1&panes={panes}"
-    return DashboardLink(title).type(DashboardLinkType.LINK).url(url).target_blank(True).icon("").tooltip("")
+    return f"/explore?schemaVersion=1&orgId=1&panes={panes}"
+
+
+def to_explore(title: str, kind: str, query: dict[str, str]) -> Link:
+    """A link to Explore with the query filled in, on the data source of the variable `kind`."""
+    return _link(title, _explore_url(kind, query), new_tab=True)
+
+
+def lines_in_explore(title: str, expr: str) -> Link:
+    """A link to Explore with a LogQL query."""
+    return to_explore(title, "loki", {"expr": expr, "queryType": "range"})
 
 
 def trace_in_explore(title: str, trace_id: str) -> dict[str, object]:
     """A link of a field, for an override, that opens the trace."""
-    link = to_explore(title, "jaeger", {"query": trace_id}).build()
-    return {"title": title, "url": link.url, "targetBlank": True}
+    return {"title": title, "url": _explore_url("jaeger", {"query": trace_id}), "targetBlank": True}

@@ -31,7 +31,7 @@ ANNOTATIONS = dict.fromkeys((links.OVERVIEW, links.TRACES, links.SLO), (_SELECTE
 
 def document(builder: Dashboard) -> dict[str, Any]:
     """The dashboard as Grafana reads it, with stable panel ids and the annotations."""
-    result: dict[str, Any] = json.loads(JSONEncoder().encode(board.add_sources(builder).build()))
+    result: dict[str, Any] = json.loads(JSONEncoder().encode(builder.build()))
     result["annotations"] = {"list": board.annotation_queries(*ANNOTATIONS.get(result["uid"], ()))}
     for number, panel in enumerate(result["panels"], start=1):
         panel["id"] = number
@@ -40,10 +40,7 @@ def document(builder: Dashboard) -> dict[str, Any]:
     return result
 
 
-def _text(builder: Dashboard) -> str:
-    return json.dumps(document(builder), indent=2, ensure_ascii=False) + "\n"
-
-
 def rendered_files() -> dict[Path, str]:
     """Return the text of each dashboard's file, by its path. Other JSON files in FOLDER have no source."""
-    return {FOLDER / name: _text(build()) for name, build in DASHBOARDS.items()}
+    texts = {name: json.dumps(document(build()), indent=2, ensure_ascii=False) for name, build in DASHBOARDS.items()}
+    return {FOLDER / name: f"{text}\n" for name, text in texts.items()}

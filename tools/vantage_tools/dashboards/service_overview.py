@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.common import BigValueTextMode
-from grafana_foundation_sdk.models.dashboard import Panel
+from grafana_foundation_sdk.models.dashboard import Panel, VariableHide
 
-from vantage_tools.dashboards import board, links
-from vantage_tools.dashboards.links import Link
-from vantage_tools.dashboards.panels import (
-    DURATION_STEPS,
-    ERROR_STEPS,
-    NEUTRAL,
-    PanelOptions,
-    Panels,
-    colour,
-    density,
-    graph,
-    listing,
-    log_lines,
-    matching,
-    named,
-    number,
-    steps_of,
-    trace_overrides,
-    transform,
-)
-from vantage_tools.dashboards.queries import JAEGER, LOKI, PROMETHEUS, buckets, lines, now, over_time, rows, traces
+from vantage_tools.dashboards import board, links, panels
+from vantage_tools.dashboards.links import LOGS, OVERVIEW, Link
+from vantage_tools.dashboards.panels import ERROR_STEPS, NONE, Options, Panels, figure, graph, listing, matching, named
+from vantage_tools.dashboards.queries import JAEGER, LOKI, buckets, lines, now, traces
 
 SERVICE = 'service_name=~"$service"'
 ROUTE = f'{SERVICE}, http_route=~"$route"'
@@ -39,44 +22,36 @@ COUNT, BUCKET = f"{board.REQUESTS}_count", f"{board.REQUESTS}_bucket"
 BY_ROUTE = "service_name_http_route:http_server"
 BY_SERVICE = "service_name:http_server"
 DURATION = f"{BY_SERVICE}_request_duration_seconds"
-
-# Thresholds of the remaining share of an error budget.
-BUDGET_STEPS = ((None, "red"), (0, "orange"), (0.25, "green"))
-
-ORDER = {
-    name: position
-    for position, name in enumerate(
-        ("service_name", "http_request_method", "http_route", "Value #A", "Value #B", "Value #C")
-    )
-}
+# Label and figure of each graph that is shown for the last minutes and the last hours.
+SIDES = (
+    ("5m", "5 minutes", "averaged over a minute"),
+    ("6h", "6 hours", "from the recording rules, averaged over 5 minutes"),
+)
 
 
 def build() -> Dashboard:
     """The dashboard."""
-    overview = board.create(
-        links.OVERVIEW,
+    slowest = f"query_result(round(max({DURATION}:p95_5m{{{SERVICE}}}), 0.001) > 0 or vector(0))"
+    found = r"/\}\s+([0-9.]+)\s/"
+    slow = board.single("slow", "Slow", slowest, "Minimum duration of a slow trace, in seconds.", found)
+    return board.create(
+        OVERVIEW,
         "Service overview",
         "Which service is slow or failing, since when, on which route, with the log lines and traces that show why.",
+        [
+            # Engines write log lines too but are not apps: "All" means every service that answers requests.
+            board.service_variable(everything=""),
+            board.route_variable(),
+            board.instance_variable(),
+            board.traced_variable(COUNT, SERVICE),
+            slow.hide(VariableHide.HIDE_VARIABLE),
+        ],
+        {
+            "": [*_figures(), _services(), *_over_time(), *_side_by_side()],
+            "Routes": _routes(),
+            "Logs and traces": _evidence(),
+        },
     )
-    # Engines write log lines too but are not apps: "All" means every service that answers requests.
-    overview.with_variable(board.service_variable(everything="")).with_variable(board.route_variable())
-    overview.with_variable(board.instance_variable())
-    overview.with_variable(board.traced_variable(COUNT, SERVICE))
-    slow = f"query_result(round(max({DURATION}:p95_5m{{{SERVICE}}}), 0.001) > 0 or vector(0))"
-    overview.with_variable(
-        board.hidden(
-            board.single("slow", "Slow", slow, "Minimum duration of a slow trace, in seconds.", r"/\}\s+([0-9.]+)\s/")
-        )
-    )
-    for panel in (*_figures(), _services(), *_over_time(), *_side_by_side()):
-        overview.with_panel(panel)
-    overview.with_row(Row("Routes"))
-    for panel in _routes():
-        overview.with_panel(panel)
-    overview.with_row(Row("Logs and traces"))
-    for panel in _evidence():
-        overview.with_panel(panel)
-    return overview
 
 
 def _pair(expr: str) -> Builder[Dataquery]:
@@ -90,50 +65,42 @@ def _pair(expr: str) -> Builder[Dataquery]:
 
 def _figures() -> Panels:
     to_slo = [links.to_dashboard("Service level objectives", links.SLO, "${service:queryparam}")]
-    to_logs = [links.to_dashboard("Logs of these services", links.LOGS, "${service:queryparam}&var-level=error")]
+    to_logs = [links.to_dashboard("Logs of these services", LOGS, "${service:queryparam}&var-level=error")]
     to_traces = [links.to_dashboard("Traces", links.TRACES, "${service:queryparam}")]
-    yield number(
-        PanelOptions(
-            title="Firing alerts",
-            description="Alerts that are firing, over all services, without the Watchdog, which always fires. No data: "
-            "the Watchdog is missing too.",
-            source=PROMETHEUS, width=4, height=5, unit="none", steps=((None, "green"), (1, "red")), links=to_slo,
-        ),
+    yield panels.number(
+        "Firing alerts",
+        "Alerts that are firing, over all services, without the Watchdog, which always fires. No data: "
+        "the Watchdog is missing too.",
+        Options(width=4, height=5, unit="none", steps=NONE, links=to_slo),
         now(
-            'count(ALERTS{alertstate="firing", alertname!="Watchdog"}) or 0 * count(ALERTS{alertname="Watchdog"})', "now"
+            'count(ALERTS{alertstate="firing", alertname!="Watchdog"}) or 0 * count(ALERTS{alertname="Watchdog"})',
+            "now",
         ),
         text=BigValueTextMode.VALUE,
-    )  # fmt: skip
-    yield number(
-        PanelOptions(
-            title="Requests",
-            description="Requests per second of the selected services and routes, averaged over 5 minutes and 6 hours.",
-            source=PROMETHEUS, width=4, height=5, unit="reqps", decimals=1, links=to_traces,
-        ),
-        _pair(f"sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}})"), pair=True,
-    )  # fmt: skip
-    yield number(
-        PanelOptions(
-            title="Errors",
-            description="Share of requests answered with a 5xx status.",
-            source=PROMETHEUS, width=4, height=5, unit="percentunit", decimals=2, steps=ERROR_STEPS, links=to_logs,
-        ),
-        _pair(
-            f"sum({BY_ROUTE}_errors:rate{{0}}{{{ROUTE}}}) / (sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}}) > 0)"
-            f" or 0 * sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}})"
-        ),
+    )
+    requests = f"sum({BY_ROUTE}_requests:rate{{0}}{{{ROUTE}}})"
+    yield panels.number(
+        "Requests",
+        "Requests per second of the selected services and routes, averaged over 5 minutes and 6 hours.",
+        Options(width=4, height=5, unit="reqps", decimals=1, links=to_traces),
+        _pair(requests),
         pair=True,
-    )  # fmt: skip
+    )
+    yield panels.number(
+        "Errors",
+        "Share of requests answered with a 5xx status.",
+        Options(width=4, height=5, unit="percentunit", decimals=2, steps=ERROR_STEPS, links=to_logs),
+        _pair(f"sum({BY_ROUTE}_errors:rate{{0}}{{{ROUTE}}}) / ({requests} > 0) or 0 * {requests}"),
+        pair=True,
+    )
     for quantile in ("50", "95", "99"):
-        yield number(
-            PanelOptions(
-                title=f"Duration p{quantile}",
-                description=f"{quantile} % of requests took at most this time, over all routes of the slowest "
-                "selected service.",
-                source=PROMETHEUS, width=4, height=5, unit="s", decimals=0, steps=DURATION_STEPS, links=to_traces,
-            ),
-            _pair(f"max({DURATION}:p{quantile}_{{0}}{{{SERVICE}}})"), pair=True,
-        )  # fmt: skip
+        yield panels.number(
+            f"Duration p{quantile}",
+            f"{quantile} % of requests took at most this time, over all routes of the slowest selected service.",
+            Options(width=4, height=5, unit="s", decimals=0, steps=panels.DURATION_STEPS, links=to_traces),
+            _pair(f"max({DURATION}:p{quantile}_{{0}}{{{SERVICE}}})"),
+            pair=True,
+        )
 
 
 def _services() -> Builder[Panel]:
@@ -147,63 +114,41 @@ def _services() -> Builder[Panel]:
         "service_name:slo_availability_error_budget_left:ratio": "Error budget remaining",
         "service_name:slo_latency_error_budget_left:ratio": "Latency budget remaining",
     }
-    first = r"service_name\__name__"
-    filled = {"type": "color-background", "mode": "basic"}
-    only = "var-service=${__data.fields.Service:percentencode}"
+    # One query for all columns: each metric becomes one.
+    matrix = {"rowField": "service_name", "columnField": "__name__", "valueField": "Value", "emptyValue": "null"}
+    opens = (("Only this service", OVERVIEW), ("Its logs", LOGS), ("Its objectives", links.SLO))
     return listing(
-        PanelOptions(
-            title="Services",
-            description="Rate, errors and p95 of each selected service over 5 minutes and 6 hours, and its remaining "
-            "error budgets. Click a name to show only that service.",
-            source=PROMETHEUS, width=24, height=6, empty="No service has been scraped yet",
+        "Services",
+        "Rate, errors and p95 of each selected service over 5 minutes and 6 hours, and its remaining "
+        "error budgets. Click a name to show only that service.",
+        Options(
+            width=24,
+            height=6,
+            empty="No service has been scraped yet",
             transformations=[
-                # One query for all columns: each metric becomes one.
-                transform(
-                    "groupingToMatrix", rowField="service_name", columnField="__name__", valueField="Value", emptyValue="null"
-                ),
-                transform(
-                    "organize",
-                    indexByName={name: position for position, name in enumerate((first, *columns))},
-                    renameByName={first: "Service"} | columns,
-                ),
+                panels.transform("groupingToMatrix", **matrix),
+                panels.organize({r"service_name\__name__": "Service", **columns}),
             ],
             overrides=[
-                named(
-                    "Service",
-                    links=[
-                        {"title": "Only this service", "url": f"/d/{links.OVERVIEW}?${{__url_time_range}}&{only}"},
-                        {"title": "Its logs", "url": f"/d/{links.LOGS}?${{__url_time_range}}&{only}"},
-                        {"title": "Its objectives", "url": f"/d/{links.SLO}?${{__url_time_range}}&{only}"},
-                    ],
-                ),
-                matching("Requests.*", unit="reqps", decimals=1, thresholds=steps_of(NEUTRAL)),
-                matching(
-                    "Errors.*", unit="percentunit", decimals=2, thresholds=steps_of(ERROR_STEPS),
-                    custom__cellOptions=filled,
-                ),
-                matching(
-                    "p95.*", unit="s", decimals=0, thresholds=steps_of(DURATION_STEPS), custom__cellOptions=filled
-                ),
-                matching(
-                    ".*remaining", unit="percentunit", decimals=1, thresholds=steps_of(BUDGET_STEPS),
-                    custom__cellOptions=filled,
-                ),
+                named("Service", links=[links.in_cell(title, uid, links.OF_SERVICE) for title, uid in opens]),
+                matching("Requests.*", **figure("reqps", 1)),
+                matching("Errors.*", **figure("percentunit", 2, ERROR_STEPS)),
+                matching("p95.*", **figure("s", 0, panels.DURATION_STEPS)),
+                matching(".*remaining", **figure("percentunit", 1, panels.BUDGET_STEPS)),
             ],
+            sort="Service",
+            descending=False,
         ),
-        rows(f'{{__name__=~"{"|".join(columns)}", {SERVICE}}}'), sort="Service", descending=False,
-    )  # fmt: skip
+        f'{{__name__=~"{"|".join(columns)}", {SERVICE}}}',
+    )
 
 
 def _more() -> list[Link]:
     """Return the links of a point on a graph."""
     service = "${__field.labels.service_name}"
     return [
-        links.to_dashboard("Logs of ${__field.labels.service_name}", links.LOGS, f"var-service={service}"),
-        links.to_explore(
-            "Error lines in Explore",
-            "loki",
-            {"expr": f'{{service_name="{service}", level="error"}}', "queryType": "range"},
-        ),
+        links.to_dashboard(f"Logs of {service}", LOGS, f"var-service={service}"),
+        links.lines_in_explore("Error lines in Explore", f'{{service_name="{service}", level="error"}}'),
     ]
 
 
@@ -211,200 +156,156 @@ def _rate(extra: str = "", window: str = "$__rate_interval") -> str:
     return f"sum by (service_name) (rate({COUNT}{{{RAW}{extra}}}[{window}]))"
 
 
-def _error_share() -> str:
-    # Of the buckets, as these carry exemplars: the largest one counts all.
-    failed = f"sum by (service_name) (max without (le) (rate({BUCKET}{{{RAW}, {FAILED}}}[$__rate_interval])))"
-    return f"({failed} or 0 * {_rate()}) / ({_rate()} > 0)"
-
-
 def _over_time() -> Panels:
     yield graph(
-        PanelOptions(
-            title="Requests over time",
-            description="Requests per second by service.",
-            source=PROMETHEUS, width=8, unit="reqps", minimum=0, data_links=_more(), empty=NO_REQUESTS,
-        ),
-        over_time(_rate(), "{{service_name}}"),
-    )  # fmt: skip
+        "Requests over time",
+        "Requests per second by service.",
+        Options(width=8, unit="reqps", minimum=0, data_links=_more(), empty=NO_REQUESTS),
+        {"{{service_name}}": _rate()},
+    )
+    # Of the buckets, as these carry exemplars: the largest one counts all.
+    failed = f"sum by (service_name) (max without (le) (rate({BUCKET}{{{RAW}, {FAILED}}}[$__rate_interval])))"
     yield graph(
-        PanelOptions(
-            title="Errors over time",
-            description="Share of requests answered with a 5xx status, by service. A dot is one such request (its height "
-            "has no meaning): click it to open its trace.",
-            source=PROMETHEUS, width=8, unit="percentunit",
-            soft_maximum=0.02, minimum=0, steps=ERROR_STEPS, data_links=_more(), empty=NO_REQUESTS,
+        "Errors over time",
+        "Share of requests answered with a 5xx status, by service. A dot is one such request (its height "
+        "has no meaning): click it to open its trace.",
+        Options(
+            width=8,
+            unit="percentunit",
+            soft_maximum=0.02,
+            minimum=0,
+            steps=ERROR_STEPS,
+            data_links=_more(),
+            empty=NO_REQUESTS,
+            exemplars="{{service_name}}",
         ),
-        over_time(_error_share(), "{{service_name}}", exemplars=True),
-    )  # fmt: skip
+        {"{{service_name}}": f"({failed} or 0 * {_rate()}) / ({_rate()} > 0)"},
+    )
+    shades = [
+        named(name, color=panels.colour(shade)) for name, shade in (("p50", "blue"), ("p95", "orange"), ("p99", "red"))
+    ]
+    by_bucket = f"sum by (le) (rate({BUCKET}{{{RAW}}}[$__rate_interval]))"
     yield graph(
-        PanelOptions(
-            title="Duration over time",
-            description="Quantiles over all selected services. A dot is one request: click it to open its trace.",
-            source=PROMETHEUS, width=8, unit="s", minimum=0, empty=NO_REQUESTS,
-            overrides=[
-                named("p50", color=colour("blue")),
-                named("p95", color=colour("orange")),
-                named("p99", color=colour("red")),
-            ],
-        ),
-        *(
-            over_time(
-                f"histogram_quantile(0.{quantile}, sum by (le) (rate({BUCKET}{{{RAW}}}[$__rate_interval])))",
-                f"p{quantile}", ref, exemplars=quantile == "99",
-            )
-            for quantile, ref in (("50", "A"), ("95", "B"), ("99", "C"))
-        ),
-    )  # fmt: skip
-    yield density(
-        PanelOptions(
-            title="Request duration heatmap",
-            description="Requests per second by duration; the colour scale is below. A dot is one request: click it to "
-            "open its trace.",
-            source=PROMETHEUS, width=24, height=10, unit="s", empty=NO_REQUESTS,
-        ),
-        buckets(f"sum by (le) (rate({BUCKET}{{{RAW}}}[$__rate_interval]))"),
-    )  # fmt: skip
+        "Duration over time",
+        "Quantiles over all selected services. A dot is one request: click it to open its trace.",
+        Options(width=8, unit="s", minimum=0, empty=NO_REQUESTS, overrides=shades, exemplars="p99"),
+        {f"p{quantile}": f"histogram_quantile(0.{quantile}, {by_bucket})" for quantile in (50, 95, 99)},
+    )
+    yield panels.density(
+        "Request duration heatmap",
+        "Requests per second by duration; the colour scale is below. A dot is one request: click it to open its trace.",
+        Options(width=24, height=10, unit="s", empty=NO_REQUESTS),
+        buckets(by_bucket),
+    )
 
 
 def _side_by_side() -> Panels:
-    six_hours = "from the recording rules, averaged over 5 minutes"
-    for last, words, origin in (("5m", "5 minutes", "averaged over a minute"), ("6h", "6 hours", six_hours)):
-        short = last == "5m"
-        rate = _rate(window="1m") if short else f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"
-        errors = f"{_rate(f', {FAILED}', '1m')} or 0 * {rate}" if short else f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}"
+    rate, red = _rate(window="1m"), {"mode": "shades", "fixedColor": "red"}
+    requests = {"5m": rate, "6h": f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"}
+    errors = {"5m": f"{_rate(f', {FAILED}', '1m')} or 0 * {rate}", "6h": f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}"}
+    per_service = f"sum by (le, service_name) (rate({BUCKET}{{{RAW}}}[1m]))"
+    p95 = {"5m": f"histogram_quantile(0.95, {per_service})", "6h": f"{DURATION}:p95_5m{{{SERVICE}}}"}
+    for last, words, origin in SIDES:
         yield graph(
-            PanelOptions(
-                title=f"Requests and errors, last {words}",
-                description=f"Requests and failed requests per second by service over the last {words}, {origin}. "
-                "Independent of the dashboard's time range.",
-                source=PROMETHEUS, width=12, unit="reqps", minimum=0, last=last, data_links=_more(), empty=NO_REQUESTS,
-                overrides=[
-                    matching(".* errors", color={"mode": "shades", "fixedColor": "red"}, custom__fillOpacity=40),
-                ],
+            f"Requests and errors, last {words}",
+            f"Requests and failed requests per second by service over the last {words}, {origin}. "
+            "Independent of the dashboard's time range.",
+            Options(
+                width=12,
+                unit="reqps",
+                minimum=0,
+                last=last,
+                data_links=_more(),
+                empty=NO_REQUESTS,
+                overrides=[matching(".* errors", color=red, custom__fillOpacity=40)],
             ),
-            over_time(rate, "{{service_name}}"),
-            over_time(errors, "{{service_name}} errors", "B"),
-        )  # fmt: skip
-    for last, words, origin in (("5m", "5 minutes", "averaged over a minute"), ("6h", "6 hours", six_hours)):
-        per_service = f"sum by (le, service_name) (rate({BUCKET}{{{RAW}}}[1m]))"
+            {"{{service_name}}": requests[last], "{{service_name}} errors": errors[last]},
+        )
+    for last, words, origin in SIDES:
         yield graph(
-            PanelOptions(
-                title=f"Duration p95, last {words}",
-                description=f"95 % of requests took at most this time, by service, over the last {words}, "
-                f"{origin}. Independent of the dashboard's time range.",
-                source=PROMETHEUS, width=12, unit="s", minimum=0, last=last, data_links=_more(), empty=NO_REQUESTS,
-            ),
-            over_time(
-                f"histogram_quantile(0.95, {per_service})" if last == "5m" else f"{DURATION}:p95_5m{{{SERVICE}}}",
-                "{{service_name}}",
-            ),
-        )  # fmt: skip
+            f"Duration p95, last {words}",
+            f"95 % of requests took at most this time, by service, over the last {words}, {origin}. "
+            "Independent of the dashboard's time range.",
+            Options(width=12, unit="s", minimum=0, last=last, data_links=_more(), empty=NO_REQUESTS),
+            {"{{service_name}}": p95[last]},
+        )
 
 
 def _routes() -> Panels:
-    filled = {"type": "color-background", "mode": "basic"}
-    shown = {"service_name": "Service", "http_request_method": "Method", "http_route": "Route"}
-    here = "var-service=${__data.fields.Service:percentencode}&var-route=${__data.fields.Route:percentencode}"
-    route_links = named(
-        "Route",
-        links=[
-            {"title": "Only this route", "url": f"/d/{links.OVERVIEW}?${{__url_time_range}}&{here}"},
-            {"title": "Its log lines", "url": f"/d/{links.LOGS}?${{__url_time_range}}&{here}"},
-        ],
+    keys = {"service_name": "Service", "http_request_method": "Method", "http_route": "Route"}
+    opens = (("Only this route", OVERVIEW), ("Its log lines", LOGS))
+    routes = [
+        named("Route", links=[links.in_cell(title, uid, links.OF_ROUTE) for title, uid in opens]),
+        matching("Method|Service", custom__width=90),
+    ]
+    p95 = f"max by ({', '.join(keys)}) ({BY_ROUTE}_request_duration_seconds:p95_{{}}{{{{{ROUTE}}}}})"
+    requests = f"max by ({', '.join(keys)}) ({BY_ROUTE}_requests:rate5m{{{ROUTE}}})"
+    columns = {**keys, "Value #A": "p95 5 min", "Value #B": "p95 6 h", "Value #C": "Requests 5 min"}
+    yield listing(
+        "Slowest routes",
+        "The ten routes with the highest p95 over 5 minutes, with their p95 over 6 hours and request rate.",
+        Options(
+            width=12,
+            empty="No requests in the last 6 hours",
+            transformations=[*panels.largest(10), panels.organize(columns, "Time", "__name__")],
+            overrides=[
+                *routes,
+                matching("p95.*", **figure("s", 0, panels.DURATION_STEPS), custom__width=85),
+                matching("Requests.*", **figure("reqps", 1), custom__width=130),
+            ],
+        ),
+        p95.format("5m"),
+        p95.format("6h"),
+        requests,
     )
-    narrow = matching("Method|Service", custom__width=90)
+    errors = f"max by ({', '.join(keys)}) ({BY_ROUTE}_errors:ratio{{}}{{{{{ROUTE}}}}}) > 0"
+    # Ordered as the columns of the other table.
+    columns |= {"Value #A": "Errors 5 min", "Value #B": "Errors 6 h", "Value #C": "Value #C"}
     yield listing(
-        PanelOptions(
-            title="Slowest routes",
-            description="The ten routes with the highest p95 over 5 minutes, with their p95 over 6 hours and request "
-            "rate.",
-            source=PROMETHEUS, width=12, height=9, empty="No requests in the last 6 hours",
-            transformations=[
-                transform("merge"),
-                transform("sortBy", fields={}, sort=[{"field": "Value #A", "desc": True}]),
-                transform("limit", limitField=10),
-                transform(
-                    "organize",
-                    excludeByName={"Time": True, "__name__": True},
-                    indexByName=ORDER,
-                    renameByName=shown | {"Value #A": "p95 5 min", "Value #B": "p95 6 h", "Value #C": "Requests 5 min"},
-                ),
-            ],
-            overrides=[
-                route_links, narrow,
-                matching(
-                    "p95.*", unit="s", decimals=0, thresholds=steps_of(DURATION_STEPS), custom__cellOptions=filled,
-                    custom__width=85,
-                ),
-                matching("Requests.*", unit="reqps", decimals=1, thresholds=steps_of(NEUTRAL), custom__width=130),
-            ],
+        "Routes with the highest error rate",
+        "The ten routes with the highest error rate over 5 minutes or 6 hours. Routes without errors are omitted.",
+        Options(
+            width=12,
+            empty="No route failed in the last 6 hours",
+            transformations=[*panels.largest(10), panels.organize(columns, "Time", "__name__")],
+            overrides=[*routes, matching("Errors.*", **figure("percentunit", 2, ERROR_STEPS), custom__width=105)],
         ),
-        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_request_duration_seconds:p95_5m{{{ROUTE}}})", "A"),
-        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_request_duration_seconds:p95_6h{{{ROUTE}}})", "B"),
-        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_requests:rate5m{{{ROUTE}}})", "C"),
-    )  # fmt: skip
-    yield listing(
-        PanelOptions(
-            title="Routes with the highest error rate",
-            description="The ten routes with the highest error rate over 5 minutes or 6 hours. Routes without errors are "
-            "omitted.",
-            source=PROMETHEUS, width=12, height=9, empty="No route failed in the last 6 hours",
-            transformations=[
-                transform("merge"),
-                transform("sortBy", fields={}, sort=[{"field": "Value #A", "desc": True}]),
-                transform("limit", limitField=10),
-                transform(
-                    "organize",
-                    excludeByName={"Time": True, "__name__": True},
-                    indexByName=ORDER,
-                    renameByName=shown | {"Value #A": "Errors 5 min", "Value #B": "Errors 6 h"},
-                ),
-            ],
-            overrides=[
-                route_links, narrow,
-                matching(
-                    "Errors.*", unit="percentunit", decimals=2, thresholds=steps_of(ERROR_STEPS),
-                    custom__cellOptions=filled, custom__width=105,
-                ),
-            ],
-        ),
-        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_errors:ratio5m{{{ROUTE}}}) > 0", "A"),
-        rows(f"max by (service_name, http_request_method, http_route) ({BY_ROUTE}_errors:ratio6h{{{ROUTE}}}) > 0", "B"),
-    )  # fmt: skip
+        errors.format("5m"),
+        errors.format("6h"),
+    )
 
 
 def _evidence() -> Panels:
-    yield log_lines(
-        PanelOptions(
-            title="Newest errors",
-            description="The newest error lines of the selected services and routes. Click a line to see its fields; "
-            "trace_id links to the trace.",
-            source=LOKI, width=24, height=9, empty="No error lines in this time range",
-            links=[links.to_dashboard("All error lines", links.LOGS, "${service:queryparam}&var-level=error")],
-        ),
+    message = "{{if .message}}{{.message}}{{else}}{{__line__}}{{end}}"
+    exception = "{{if .exception_type}} — {{.exception_type}}: {{.exception_message}}{{end}}"
+    all_lines = links.to_dashboard("All error lines", LOGS, "${service:queryparam}&var-level=error")
+    yield panels.log_lines(
+        "Newest errors",
+        "The newest error lines of the selected services and routes. Click a line to see its fields; "
+        "trace_id links to the trace.",
+        Options(source=LOKI, width=24, empty="No error lines in this time range", links=[all_lines]),
         lines(
-            f'{{{SERVICE}, level=~"error|critical|fatal"}} | json | drop __error__, __error_details__ | http_route=~"$route"'
-            ' | line_format "{{if .message}}{{.message}}{{else}}{{__line__}}{{end}}{{if .exception_type}} — {{.exception_type}}: {{.exception_message}}{{end}}"',
+            f'{{{SERVICE}, level=~"error|critical|fatal"}} | json | drop __error__, __error_details__'
+            f' | http_route=~"$route" | line_format "{message}{exception}"',
             50,
         ),
-    )  # fmt: skip
-    more = [links.to_dashboard("Search traces", links.TRACES, "var-service=${traced}")]
-    for title, words, conditions, order in (
-        ("Newest traces", "The newest traces of the service", {}, "Start time"),
-        (
-            "Slowest traces",
-            "The slowest of the newest 100 traces that took at least the p95 of the last 5 minutes, for the service",
-            {"minDuration": "${slow}s"},
-            "Duration",
-        ),
+    )
+    search = [links.to_dashboard("Search traces", links.TRACES, "var-service=${traced}")]
+    slowest = "The slowest of the newest 100 traces that took at least the p95 of the last 5 minutes, for the service"
+    for title, words, query, order in (
+        ("Newest traces", "The newest traces of the service", traces("${traced}", 20), "Start time"),
+        ("Slowest traces", slowest, traces("${traced}", 100, minDuration="${slow}s"), "Duration"),
     ):
         yield listing(
-            PanelOptions(
-                title=title,
-                description=f"{words} selected in “Traces of”. Click an id to open the trace.",
-                source=JAEGER, width=12, height=9, empty="No traces in this time range", links=more,
-                overrides=trace_overrides(),
+            title,
+            f"{words} selected in “Traces of”. Click an id to open the trace.",
+            Options(
+                source=JAEGER,
+                width=12,
+                empty="No traces in this time range",
+                links=search,
+                overrides=panels.trace_overrides(),
+                sort=order,
             ),
-            traces("${traced}", 20 if not conditions else 100, **conditions),
-            sort=order,
-        )  # fmt: skip
+            query,
+        )

@@ -15,6 +15,9 @@ from vantage_tools.report.thresholds import DEFAULT_LATENCY_THRESHOLD
 # `base` is the long range without the short one.
 WINDOWS = ("short", "base", "long")
 ERROR_LEVELS = ("error", "critical", "fatal")
+# The method and the path's template.
+Route = tuple[str, str]
+Points = list[tuple[float, float]]
 
 
 @dataclass
@@ -22,8 +25,8 @@ class Traffic:
     """Requests of a service or a route in one time range."""
 
     seconds: float = 0.0
-    by_status: dict[str, float] = field(default_factory=dict)
-    histogram: Histogram = field(default_factory=lambda: Histogram([], []))
+    by_status: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
 
     def count(self, first_digit: str = "") -> float:
         """Return the number of requests whose status begins with this digit."""
@@ -42,12 +45,15 @@ class Traffic:
         """Return the ratio of requests whose status begins with this digit."""
         return self.count(first_digit) / self.requests if self.requests else 0.0
 
+    @cached_property
+    def histogram(self) -> Histogram:
+        return Histogram(self.buckets)
+
     def quantile(self, quantile: float) -> float | None:
         """Return the latency in seconds."""
         return self.histogram.quantile(quantile)
 
 
-Route = tuple[str, str]
 ByWindow = dict[str, Traffic]
 
 
@@ -75,13 +81,8 @@ class Pattern:
     base: int = 0
     first: float | None = None
     last: float | None = None
-    example: str = ""
     trace: str = ""
     query: str = ""
-
-    @property
-    def count(self) -> int:
-        return self.short + self.base
 
     @property
     def is_error(self) -> bool:
@@ -90,7 +91,7 @@ class Pattern:
 
 @dataclass
 class Slo:
-    """One objective of one service."""
+    """One objective of one service; `threshold` in seconds, `left` the ratio of the error budget."""
 
     service: str
     kind: str
@@ -102,11 +103,6 @@ class Slo:
     def burns(self, threshold: float, *windows: str) -> bool:
         """Whether the burn rate is above the threshold in each of the windows."""
         return all(self.burn.get(window, 0.0) > threshold for window in windows)
-
-
-def series_key(labels: dict[str, str]) -> tuple[str, Route]:
-    """Return the service and route of a series."""
-    return labels.get("service_name", ""), (labels.get("http_request_method", ""), labels.get("http_route", ""))
 
 
 class Dataset:
@@ -124,14 +120,13 @@ class Dataset:
 
     # -- Answers
 
-    def series(self, name: str) -> list[dict[str, Any]]:
-        """Return the series of a query to Prometheus."""
-        return list(self.data["metrics"].get(name, {}).get("series", []))
+    def _answer(self, name: str) -> dict[str, Any]:
+        return self.data["metrics"].get(name) or self.data["logs"].get(name) or {}
 
     def values(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
         """Return the values of an instant query, summed by some labels."""
         found: dict[tuple[str, ...], float] = defaultdict(float)
-        for series in self.series(name):
+        for series in self._answer(name).get("series", []):
             found[tuple(series["metric"].get(label, "") for label in labels)] += float(series["value"][1])
         return dict(found)
 
@@ -141,12 +136,12 @@ class Dataset:
 
     def query(self, name: str) -> str:
         """Return the query behind a name."""
-        return str((self.data["metrics"].get(name) or self.data["logs"].get(name) or {}).get("query", ""))
+        return str(self._answer(name).get("query", ""))
 
-    def timeline(self, name: str, window: str) -> dict[str, list[tuple[float, float]]]:
+    def timeline(self, name: str, window: str) -> dict[str, Points]:
         """Return the points (time, value) of a plot by service, without NaN."""
-        found: dict[str, list[tuple[float, float]]] = {}
-        for series in self.series(f"{name}~{window}"):
+        found: dict[str, Points] = {}
+        for series in self._answer(f"{name}~{window}").get("series", []):
             points = [(float(at), float(value)) for at, value in series["values"]]
             if kept := [(at, value) for at, value in points if value == value]:
                 found[series["metric"].get("service_name", "")] = kept
@@ -154,51 +149,52 @@ class Dataset:
 
     def step(self, window: str) -> float:
         """Return the seconds between the points of a plot."""
-        return float(self.data["metrics"].get(f"rate~{window}", {}).get("step", 15))
+        return float(self._answer(f"rate~{window}").get("step", 15))
 
     # -- Services
 
     @cached_property
+    def targets(self) -> dict[tuple[str, ...], float]:
+        """Return whether each target (service, job, instance) is up."""
+        return self.values("up", "service_name", "job", "instance")
+
+    @cached_property
     def instances(self) -> dict[str, list[str]]:
         """Return the instances of each app, one a replica."""
-        found: dict[str, list[str]] = {}
-        for labels in (series["metric"] for series in self.series("up")):
-            if labels.get("job") == "apps":
-                found.setdefault(labels.get("service_name", ""), []).append(labels.get("instance", ""))
-        return found
+        found: dict[str, list[str]] = defaultdict(list)
+        for service, job, instance in self.targets:
+            if job == "apps":
+                found[service].append(instance)
+        return dict(found)
 
     @cached_property
     def services(self) -> dict[str, Service]:
         """Return every app that Prometheus knows, by name."""
-        found = {name: Service(name) for name in sorted(self.instances) if name}
+        found = {name: Service(name) for name in self.instances if name}
+        route = ("service_name", "http_request_method", "http_route")
         for window in WINDOWS:
-            self._count_requests(found, window)
-            buckets: dict[tuple[str, Route], list[dict[str, Any]]] = defaultdict(list)
-            for series in self.series(f"buckets@{window}"):
-                buckets[series_key(series["metric"])].append(series)
-            for name, service in found.items():
-                own = [series for (owner, _), many in buckets.items() if owner == name for series in many]
-                service.all[window].histogram = Histogram.of(own)
-                for route, traffics in service.routes.items():
-                    traffics[window].histogram = Histogram.of(buckets.get((name, route), []))
-                for traffic in (service.all[window], *(traffics[window] for traffics in service.routes.values())):
+            for (name, *by, status), number in self.values(
+                f"requests@{window}", *route, "http_response_status_code"
+            ).items():
+                if name:
+                    service = found.setdefault(name, Service(name))
+                    for traffic in (service.all[window], service.routes[by[0], by[1]][window]):
+                        traffic.by_status[status] += number
+            for (name, *by, bound), number in self.values(f"buckets@{window}", *route, "le").items():
+                if name in found:
+                    known = [found[name].routes[by[0], by[1]]] if (by[0], by[1]) in found[name].routes else []
+                    for traffics in (found[name].all, *known):
+                        traffics[window].buckets[float(bound)] += number
+        for name, service in found.items():
+            for traffics in (service.all, *service.routes.values()):
+                for window, traffic in traffics.items():
                     traffic.seconds = self.covered(name, window)
         return dict(sorted(found.items()))
 
-    def _count_requests(self, found: dict[str, Service], window: str) -> None:
-        for series in self.series(f"requests@{window}"):
-            name, route = series_key(series["metric"])
-            if name:
-                service = found.setdefault(name, Service(name))
-                status = series["metric"].get("http_response_status_code", "")
-                for traffic in (service.all[window], service.routes[route][window]):
-                    traffic.by_status[status] = traffic.by_status.get(status, 0.0) + float(series["value"][1])
-
     def covered(self, service: str, window: str) -> float:
         """Return the seconds of a time range since the service was first scraped."""
-        first = self.first_seen.get(service, self.begin(window))
-        end = self.end - (self.short if window == "base" else 0)
-        return max(0.0, end - max(first, self.begin(window)))
+        begin = max(self.first_seen.get(service, 0.0), self.begin(window))
+        return max(0.0, self.end - (self.short if window == "base" else 0) - begin)
 
     @cached_property
     def first_seen(self) -> dict[str, float]:
@@ -218,54 +214,46 @@ class Dataset:
         """Return all traces, by the search that found them."""
         return {name: [Trace(spans) for spans in traces] for name, traces in self.data["traces"].items()}
 
-    def sample(self, window: str) -> list[Trace]:
-        """Return traces that were taken regardless of what happened in them."""
-        return self.traces.get(window, [])
-
-    def extremes(self, kind: str, window: str) -> list[Trace]:
-        """Return the `slow` or `failed` traces of a time range."""
-        return self.traces.get(f"{kind}@{window}", [])
-
-    def failed_traces(self, service: str) -> list[Trace]:
-        """Return the traces of the short range in which the service failed."""
-        failed = self.extremes("failed", "short")
-        return [trace for trace in failed if any(s.service == service and s.failed for s in trace.spans)]
+    def sample(self, name: str) -> list[Trace]:
+        """Return the traces of a search: `short` and `base` regardless of what happened, `slow@short`, `failed@short`."""
+        return self.traces.get(name, [])
 
     # -- Logs
-
-    def log_series(self, name: str) -> list[dict[str, Any]]:
-        """Return the series of a count of lines."""
-        return list(self.data["logs"].get(name, {}).get("series", []))
 
     @cached_property
     def patterns(self) -> list[Pattern]:
         """Return the patterns above info: of apps first, then errors, then the most frequent."""
-        found: dict[tuple[str, str, str], Pattern] = {}
+        found: dict[tuple[str, ...], Pattern] = {}
         for window in ("short", "base"):
-            for series in self.log_series(f"patterns@{window}"):
-                service, level, said = (series["metric"].get(label, "") for label in ("service_name", "level", "said"))
-                pattern = found.setdefault((service, level, said), Pattern(service, level, said))
-                setattr(pattern, window, getattr(pattern, window) + round(float(series["value"][1])))
+            for key, number in self.values(f"patterns@{window}", "service_name", "level", "said").items():
+                service, level, said = key
+                setattr(found.setdefault(key, Pattern(service, level, said)), window, round(number))
         for text, entry in self.data["logs"].get("examples", {}).get("patterns", {}).items():
-            example = found.get(tuple(json.loads(text)))
-            if example is None:
-                continue
-            example.query = entry["query"]
-            for which in ("first", "last"):
-                for nanoseconds, line, labels in entry.get(which, []):
-                    setattr(example, which, nanoseconds / 1e9)
-                    example.example, example.trace = line, labels.get("trace_id", "")
-        return sorted(found.values(), key=lambda p: (p.service not in self.apps, not p.is_error, -p.count))
+            if example := found.get(tuple(json.loads(text))):
+                example.query = entry["query"]
+                for which in ("first", "last"):
+                    for nanoseconds, _, labels in entry.get(which, []):
+                        setattr(example, which, nanoseconds / 1e9)
+                        example.trace = labels.get("trace_id", "")
+        return sorted(found.values(), key=lambda p: (p.service not in self.apps, not p.is_error, -p.short - p.base))
 
     def lines(self, name: str) -> list[tuple[float, str, dict[str, str]]]:
         """Return lines as (seconds since 1970, line, labels), newest first."""
-        found = self.data["logs"].get(name, {}).get("lines", [])
-        return [(nanoseconds / 1e9, line, labels) for nanoseconds, line, labels in found]
+        return [(nanoseconds / 1e9, line, labels) for nanoseconds, line, labels in self._answer(name).get("lines", [])]
+
+    @property
+    def _filtered(self) -> str:
+        return "failed" if self.lines("failed") else "raw"
+
+    @property
+    def filtered_query(self) -> str:
+        """Return the query behind `parsed_lines`."""
+        return self.query(self._filtered)
 
     def parsed_lines(self) -> list[tuple[float, dict[str, Any]]]:
         """Return the JSON lines of failed requests, or of all requests when none failed."""
         found = []
-        for at, line, _ in self.lines("failed") or self.lines("raw"):
+        for at, line, _ in self.lines(self._filtered):
             try:
                 fields = json.loads(line)
             except ValueError:
@@ -274,21 +262,14 @@ class Dataset:
                 found.append((at, fields))
         return found
 
-    @property
-    def filtered_query(self) -> str:
-        """Return the query behind `parsed_lines`."""
-        return self.query("failed" if self.lines("failed") else "raw")
-
     # -- Objectives
 
     @cached_property
     def slos(self) -> list[Slo]:
         """Return the objectives of all services."""
         values: dict[str, dict[str, float]] = defaultdict(dict)
-        for series in self.series("slo"):
-            labels = series["metric"]
-            name = labels["__name__"].removeprefix("service_name:slo_")
-            values[labels.get("service_name", "")][name] = float(series["value"][1])
+        for (service, name), value in sorted(self.values("slo", "service_name", "__name__").items()):
+            values[service][name.removeprefix("service_name:slo_")] = value
         return [
             Slo(
                 service,
@@ -298,7 +279,7 @@ class Dataset:
                 own.get(f"{kind}_error_budget_left:ratio"),
                 {name.partition("rate")[2]: v for name, v in own.items() if name.startswith(f"{kind}_burn:rate")},
             )
-            for service, own in sorted(values.items())
+            for service, own in values.items()
             for kind in ("availability", "latency")
             if f"{kind}_objective:ratio" in own
         ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from vantage_tools.report import formats
 from vantage_tools.report.dataset import Dataset
@@ -61,30 +61,51 @@ def texts() -> dict[str, dict[str, str]]:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= formats.FILTERS
-    return environment
+def environment(autoescape: bool = False) -> Environment:
+    """Return what renders the texts and the pages."""
+    found = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters |= formats.FILTERS
+    return found
+
+
+@cache
+def _template(name: str, part: str) -> Template:
+    return environment().from_string(texts()[name][part])
 
 
 def text(name: str, part: str, /, **values: Any) -> str:
     """Return a part of a text with its values filled in; words are separated by single spaces, queries are kept."""
-    found = _environment().from_string(texts()[name][part]).render(values)
+    found = _template(name, part).render(values)
     return found.strip() if part == "query" else " ".join(found.split())
 
 
 def describe(
-    dataset: Dataset, rule: str, severity: str, service: str, *, of: str = "", since: float | None = None,
-    until: float | None = None, traces: list[str] | None = None, **figures: Any,
-) -> Finding:  # fmt: skip
+    dataset: Dataset,
+    rule: str,
+    severity: str,
+    service: str,
+    figures: dict[str, Any],
+    *,
+    of: str = "",
+    since: float | None = None,
+    until: float | None = None,
+    traces: Sequence[str] = (),
+) -> Finding:
     """Return the finding of a rule, in the words of texts.yml."""
-    more = {"service": service, "short": dataset.short, "long": dataset.long, "since": since, "until": until, "of": of}
-    title, body, query = (text(rule, part, **more, **figures) for part in ("title", "text", "query"))
-    found = texts()[rule]
+    times = {"short": dataset.short, "long": dataset.long, "since": since, "until": until}
+    values = {"service": service, "of": of, "traces": traces, **times, **figures}
+    title, body, query = (text(rule, part, **values) for part in ("title", "text", "query"))
+    kind, engine = (texts()[rule].get(key, default) for key, default in (("kind", rule), ("engine", "prometheus")))
     return Finding(
-        found.get("kind", rule), severity, service, title, body, (found.get("engine", "prometheus"), query), of, since, until,
-        traces=traces or [], figures=figures,
-    )  # fmt: skip
+        kind, severity, service, title, body, (engine, query), of, since, until, traces=list(traces), figures=figures
+    )
 
 
 def ordered(findings: list[Finding]) -> list[Finding]:

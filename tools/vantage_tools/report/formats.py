@@ -98,7 +98,5 @@ def time_ranges(periods: Iterable[tuple[float, float]]) -> str:
     return listed((f"{clock(begin)} to {clock(end)}" for begin, end in periods), MAX_LISTED_TIMES)
 
 
-FILTERS = {
-    "percent": percent, "seconds": seconds, "duration": format_duration, "count": count, "rate": rate, "clock": clock,
-    "listed": listed, "times": times, "plural": plural, "clip": clip, "cell": cell, "with_counts": with_counts, "with_seconds": with_seconds, "time_ranges": time_ranges,
-}  # fmt: skip
+_ALL = (percent, seconds, count, rate, clock, listed, times, plural, clip, cell, with_counts, with_seconds, time_ranges)
+FILTERS = {"duration": format_duration} | {function.__name__: function for function in _ALL}

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from vantage_tools.report.dataset import Dataset
 
-# The uids of the data sources that the role grafana provisions, and what their queries look like.
-SOURCES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "prometheus": ("vantage-prometheus", "expr", {"range": True}),
-    "loki": ("vantage-loki", "expr", {"queryType": "range"}),
-    "jaeger": ("vantage-jaeger", "query", {}),
+# The field that holds the query, and the rest of it, for the data sources that the role grafana provisions.
+QUERIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "prometheus": ("expr", {"range": True}),
+    "loki": ("expr", {"queryType": "range"}),
+    "jaeger": ("query", {}),
 }
 
 
-@dataclass(frozen=True)
-class Grafana:
-    """The address of Grafana; without one, links are empty."""
+def grafana_address(dataset: Dataset) -> str:
+    """Return the address of Grafana; without one, links are empty."""
+    return str(dataset.meta.get("grafana") or "").rstrip("/")
 
-    address: str
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> Grafana:
-        return cls(str(dataset.meta.get("grafana") or "").rstrip("/"))
-
-    def trace(self, trace_id: str, dataset: Dataset) -> str:
-        """Return a link to one trace."""
-        return self.explore(("jaeger", trace_id), dataset)
-
-    def explore(self, proof: tuple[str, str], dataset: Dataset) -> str:
-        """Return a link to the query of an engine over the long time range."""
-        engine, query = proof
-        if not self.address or engine not in SOURCES:
-            return ""
-        uid, field, more = SOURCES[engine]
-        pane = {
-            "datasource": uid,
-            "queries": [{"refId": "A", "datasource": {"type": engine, "uid": uid}, field: query, **more}],
-            "range": {"from": str(int(dataset.begin("long") * 1000)), "to": str(int(dataset.end * 1000))},
-        }
-        panes = quote(json.dumps({"vantage": pane}, separators=(",", ":")))
-        return f"{self.address}/explore?schemaVersion=1&orgId=1&panes={panes}"
+def explore(dataset: Dataset, engine: str, query: str) -> str:
+    """Return a link to the query of an engine, or to a trace by its id, over the long time range."""
+    address = grafana_address(dataset)
+    if not address:
+        return ""
+    field, more = QUERIES[engine]
+    uid = f"vantage-{engine}"
+    pane = {
+        "datasource": uid,
+        "queries": [{"refId": "A", "datasource": {"type": engine, "uid": uid}, field: query, **more}],
+        "range": {"from": str(int(dataset.begin("long") * 1000)), "to": str(int(dataset.end * 1000))},
+    }
+    panes = quote(json.dumps({"vantage": pane}, separators=(",", ":")))
+    return f"{address}/explore?schemaVersion=1&orgId=1&panes={panes}"

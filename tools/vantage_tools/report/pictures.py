@@ -29,38 +29,43 @@ class Picture:
 
 @dataclass
 class ChosenTrace:
-    """A trace, the reason why it was chosen, and the alternative text of its picture."""
+    """A trace and the reason why it was chosen."""
 
     trace: Trace
     text: str
-
-    @property
-    def alt(self) -> str:
-        return f"Waterfall of a trace: {len(self.trace.spans)} spans, {seconds(self.trace.us / 1e6)}"
 
 
 def draw(dataset: Dataset, findings: list[Finding], folder: Path) -> dict[str, Picture]:
     """Write every picture that there is data for; return them by name."""
     drawn = {name: Picture(f"{name}.png", alt) for name, alt in plots.draw_all(dataset, findings, folder).items()}
-    for name, chosen in choose_traces(dataset).items():
-        waterfall.draw(chosen.trace, dataset.apps, folder / f"trace-{name}.png")
-        drawn[f"trace-{name}"] = Picture(f"trace-{name}.png", chosen.alt, chosen.text, chosen.trace.id)
+    drawn |= draw_traces(dataset, folder)
     if servicemap.draw(dataset, servicemap.calls(dataset), folder / "services.png"):
         drawn["services"] = Picture("services.png", "Services and the calls between them")
+    return drawn
+
+
+def draw_traces(dataset: Dataset, folder: Path) -> dict[str, Picture]:
+    """Write the pictures of the chosen traces; return them by name."""
+    drawn = {}
+    for name, chosen in choose_traces(dataset).items():
+        trace, file = chosen.trace, f"trace-{name}.png"
+        waterfall.draw(trace, dataset.apps, folder / file)
+        alt = f"Waterfall of a trace: {len(trace.spans)} spans, {seconds(trace.us / 1e6)}"
+        drawn[f"trace-{name}"] = Picture(file, alt, chosen.text, trace.id)
     return drawn
 
 
 def choose_traces(dataset: Dataset) -> dict[str, ChosenTrace]:
     """Return the slowest, a typical and a failing trace, as far as there are three different ones."""
     pool = {trace.id: trace for traces in dataset.traces.values() for trace in traces if trace.is_complete}
-    searches = [dataset.sample("short"), dataset.extremes("slow", "short"), dataset.extremes("failed", "short")]
-    ids = dict.fromkeys(trace.id for search in searches for trace in search)
+    searches = ("short", "slow@short", "failed@short")
+    ids = dict.fromkeys(trace.id for search in searches for trace in dataset.sample(search))
     recent = [pool[trace_id] for trace_id in ids if trace_id in pool]
     traces, window = (recent, dataset.short) if recent else (list(pool.values()), dataset.long)
     slowest = max(traces, key=lambda trace: trace.us, default=None)
     found: dict[str, ChosenTrace] = {}
     for candidates, length in ((traces, window), (list(pool.values()), dataset.long)):
-        if "failing" not in found and any(trace.failed for trace in candidates):
+        if not found and any(trace.failed for trace in candidates):
             found["failing"] = _choose_failing(candidates, slowest, length)
     others = [trace for trace in traces if trace.id not in _ids(found)]
     if others:
@@ -79,17 +84,13 @@ def _ids(chosen: dict[str, ChosenTrace]) -> set[str]:
 
 def _choose_failing(traces: list[Trace], slowest: Trace | None, window: float) -> ChosenTrace:
     """Return a trace of the most frequent failure: of those, one that is not the slowest and has the most spans."""
-    kinds = {trace.id: _failure(trace) for trace in traces if trace.failed}
+    spans = {trace.id: span for trace in traces if (span := trace.failing_span)}
+    kinds = {key: (span.service, span.label, span.tags.get("error.type", "")) for key, span in spans.items()}
     usual = Counter(kinds.values()).most_common(1)[0][0]
     same = [trace for trace in traces if kinds.get(trace.id) == usual]
     trace = max(same, key=lambda t: (t is not slowest, len(t.spans), t.start))
-    values = {"span": trace.failing_span, "same": len(same), "total": len(kinds), "window": window}
+    values = {"span": spans[trace.id], "same": len(same), "total": len(kinds), "window": window}
     return ChosenTrace(trace, text("trace", "failing", **values))
-
-
-def _failure(trace: Trace) -> tuple[str, str, str]:
-    span = trace.failing_span
-    return (span.service, span.label, span.tags.get("error.type", "")) if span else ("", "", "")
 
 
 def _choose_typical(traces: list[Trace]) -> ChosenTrace | None:

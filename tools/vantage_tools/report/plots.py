@@ -20,8 +20,9 @@ from matplotlib import dates, ticker
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from vantage_tools.report.dataset import Dataset
+from vantage_tools.report.dataset import Dataset, Points
 from vantage_tools.report.findings import Finding
 from vantage_tools.report.formats import format_duration
 from vantage_tools.report.spans import shares
@@ -34,13 +35,12 @@ MAX_SERVICES = 6
 MAX_OPERATIONS = 9
 
 STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": PALE, "axes.labelcolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.7,
-    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9, "figure.facecolor": "white", "savefig.facecolor": "white",
-}  # fmt: skip
-
-Points = list[tuple[float, float]]
+    **{"font.family": "DejaVu Sans", "font.size": 9, "legend.fontsize": 9, "legend.frameon": False},
+    **{"axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": PALE, "axes.labelcolor": INK},
+    **{"axes.grid": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.7, "xtick.color": INK, "ytick.color": INK},
+    **{"figure.facecolor": "white", "savefig.facecolor": "white"},
+}
 
 
 def colour(names: Iterable[str], name: str) -> str:
@@ -52,8 +52,6 @@ def save(figure: Figure, path: Path) -> None:
     """Write the picture with few colours: it looks the same and is several times smaller."""
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
-    from PIL import Image
-
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
@@ -65,43 +63,39 @@ def draw_all(dataset: Dataset, findings: list[Finding], folder: Path) -> dict[st
     # The services with the most requests.
     ranked = sorted(dataset.services.values(), key=lambda s: -s.all["long"].requests)[:MAX_SERVICES]
     shown = sorted(service.name for service in ranked if service.all["long"].requests >= 1)
+    operations = _operations(dataset)
     with plt.rc_context(STYLE):
-        for name, draw, alt in (
-            ("requests", _requests, "Requests per second by service, in both time ranges"),
-            ("errors", _errors, "Ratio of failed and refused requests by service, in both time ranges"),
-            ("latency", _latency, "Median, 95th and 99th percentile of the latency by service, in both time ranges"),
-            ("time", _self_time, "Self time per request of the operations that take most, now and before"),
-        ):
-            figure = draw(dataset, findings, shown)
-            if figure is not None:
-                save(figure, folder / f"{name}.png")
-                drawn[name] = alt
+        if shown:
+            save(_requests(dataset, shown), folder / "requests.png")
+            save(_errors(dataset, findings, shown), folder / "errors.png")
+            save(_latency(dataset, findings, shown), folder / "latency.png")
+            drawn["requests"] = "Requests per second by service, in both time ranges"
+            drawn["errors"] = "Ratio of failed and refused requests by service, in both time ranges"
+            drawn["latency"] = "Median, 95th and 99th percentile of the latency by service, in both time ranges"
+        if operations:
+            save(_self_time(dataset, operations), folder / "time.png")
+            drawn["time"] = "Self time per request of the operations that take most, now and before"
     return drawn
 
 
-def _pair(rows: int, height: float, dataset: Dataset) -> tuple[Figure, list[list[Axes]]]:
-    """Return axes for the short range on the left and the long one on the right, with the same scale in a row."""
-    figure, grid = plt.subplots(
-        rows, 2, figsize=(WIDTH, height), sharey="row", squeeze=False, layout="constrained", width_ratios=[2, 3],
-    )  # fmt: skip
-    for line in grid:
+def _pair(dataset: Dataset, titles: list[str], height: float) -> tuple[Figure, list[list[Axes]]]:
+    """Return a row of axes for each title: the short range on the left, the long one on the right, to one scale."""
+    size = (WIDTH, height)
+    layout: dict[str, Any] = {"sharey": "row", "squeeze": False, "layout": "constrained", "width_ratios": [2, 3]}
+    figure, grid = plt.subplots(len(titles), 2, figsize=size, **layout)
+    for line, title in zip(grid, titles, strict=True):
         for axes, window in _windows(line):
             begin = max(dataset.begin(window), min(dataset.first_seen.values(), default=0.0) - 60)
             axes.set_xlim(_date(begin), _date(dataset.end))
-            is_fine = dataset.end - begin < 180
-            axes.xaxis.set_major_locator(
-                dates.AutoDateLocator(minticks=2 if is_fine else 3, maxticks=4 if is_fine else 7)
-            )
-            axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S" if is_fine else "%H:%M", tz=UTC))
+            fewest, most, pattern = (2, 4, "%H:%M:%S") if dataset.end - begin < 180 else (3, 7, "%H:%M")
+            axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=fewest, maxticks=most))
+            axes.xaxis.set_major_formatter(dates.DateFormatter(pattern, tz=UTC))
+            axes.set_title(f"{title}, last {format_duration(getattr(dataset, window))}")
     return figure, [list(line) for line in grid]
 
 
 def _windows(line: Iterable[Axes]) -> Iterator[tuple[Axes, str]]:
     return zip(line, ("short", "long"), strict=True)
-
-
-def _title(axes: Axes, dataset: Dataset, window: str, text: str) -> None:
-    axes.set_title(f"{text}, last {format_duration(getattr(dataset, window))}")
 
 
 def _shade(axes: Axes, dataset: Dataset, findings: list[Finding], kind: str, service: str = "") -> None:
@@ -116,115 +110,93 @@ def _date(seconds: float) -> float:
     return float(dates.date2num(datetime.fromtimestamp(seconds, UTC)))
 
 
-def _line(axes: Axes, points: Points, step: float, **style: Any) -> float:
-    """Draw a line with a gap where points are missing; return its highest value."""
-    xs: list[float] = []
-    ys: list[float] = []
-    for (at, value), (before, _) in zip(points, [points[0], *points], strict=False):
+def _line(axes: Axes, points: Points, step: float, **style: Any) -> list[float]:
+    """Draw a line with a gap where points are missing; return its values."""
+    drawn: Points = []
+    for (at, value), (before, _) in zip(points, points[:1] + points, strict=False):
         if at - before > 1.5 * step:
-            xs.append(_date(before + step))
-            ys.append(float("nan"))
-        xs.append(_date(at))
-        ys.append(value)
-    axes.plot(xs, ys, **{"linewidth": 1.6, **style})
-    return max(value for _, value in points)
+            drawn.append((before + step, float("nan")))
+        drawn.append((at, value))
+    if drawn:
+        axes.plot([_date(at) for at, _ in drawn], [value for _, value in drawn], **{"linewidth": 1.6, **style})
+    return [value for _, value in points]
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes) -> Figure:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(handles)))
-
-
-def _requests(dataset: Dataset, _: list[Finding], shown: list[str]) -> Figure | None:
-    if not shown:
-        return None
-    figure, ((left, right),) = _pair(1, 2.7, dataset)
-    highest = 0.0
-    for axes, window in _windows((left, right)):
-        for name, points in dataset.timeline("rate", window).items():
-            if name in shown:
-                style = {"color": colour(dataset.apps, name), "label": name}
-                highest = max(highest, _line(axes, points, dataset.step(window), **style))
-        _title(axes, dataset, window, "Requests per second")
-    left.set_ylim(0, 1.08 * highest or 1.0)
-    _legend(figure, right)
     return figure
 
 
-def _errors(dataset: Dataset, findings: list[Finding], shown: list[str]) -> Figure | None:
-    if not shown:
-        return None
-    figure, ((left, right),) = _pair(1, 2.7, dataset)
-    highest = 0.0
+def _requests(dataset: Dataset, shown: list[str]) -> Figure:
+    figure, ((left, right),) = _pair(dataset, ["Requests per second"], 2.7)
+    values: list[float] = []
+    for axes, window in _windows((left, right)):
+        rates = dataset.timeline("rate", window)
+        for name in shown:
+            style = {"color": colour(dataset.apps, name), "label": name}
+            values += _line(axes, rates.get(name, []), dataset.step(window), **style)
+    left.set_ylim(0, 1.08 * max(values, default=0.0) or 1.0)
+    return _legend(figure, right)
+
+
+def _errors(dataset: Dataset, findings: list[Finding], shown: list[str]) -> Figure:
+    figure, ((left, right),) = _pair(dataset, ["Ratio of requests"], 2.7)
+    values: list[float] = []
     for axes, window in _windows((left, right)):
         rates = dataset.timeline("rate", window)
         for metric, linestyle, label in (("failed", "-", "errors (5xx)"), ("refused", ":", "refused (4xx)")):
             found = dataset.timeline(metric, window)
             for name in shown:
-                values = dict(found.get(name, []))
-                points = [
-                    (at, 100 * values.get(at, 0.0) / rate) for at, rate in sorted(rates.get(name, [])) if rate > 0
-                ]
-                if points:
-                    style = {"color": colour(dataset.apps, name), "linestyle": linestyle, "label": f"{name} {label}"}
-                    highest = max(highest, _line(axes, points, dataset.step(window), **style))
+                bad = dict(found.get(name, []))
+                points = [(at, 100 * bad.get(at, 0.0) / rate) for at, rate in rates.get(name, []) if rate > 0]
+                style = {"color": colour(dataset.apps, name), "linestyle": linestyle, "label": f"{name} {label}"}
+                values += _line(axes, points, dataset.step(window), **style)
         _shade(axes, dataset, findings, "errors")
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0, symbol=" %"))
-        _title(axes, dataset, window, "Ratio of requests")
     # A single refused request does not fill the picture.
-    left.set_ylim(0, max(10.0, 1.08 * highest))
-    _legend(figure, right)
-    return figure
+    left.set_ylim(0, max(10.0, 1.08 * max(values, default=0.0)))
+    return _legend(figure, right)
 
 
-def _latency(dataset: Dataset, findings: list[Finding], shown: list[str]) -> Figure | None:
-    if not shown:
-        return None
-    figure, grid = _pair(len(shown), 0.35 + 2.15 * len(shown), dataset)
+def _latency(dataset: Dataset, findings: list[Finding], shown: list[str]) -> Figure:
+    figure, grid = _pair(dataset, shown, 0.35 + 2.15 * len(shown))
     for line, name in zip(grid, shown, strict=True):
         values: list[float] = []
         for axes, window in _windows(line):
             for quantile, linestyle, width in (("p50", "-", 1.8), ("p95", "--", 1.5), ("p99", ":", 1.5)):
                 points = [(at, v * 1000) for at, v in dataset.timeline(quantile, window).get(name, []) if v > 0]
-                if points:
-                    values += [value for _, value in points]
-                    style = {"color": colour(dataset.apps, name), "linestyle": linestyle, "linewidth": width}
-                    _line(axes, points, dataset.step(window), label=quantile, **style)
+                style = {"color": colour(dataset.apps, name), "linestyle": linestyle, "linewidth": width}
+                values += _line(axes, points, dataset.step(window), label=quantile, **style)
             _shade(axes, dataset, findings, "latency", name)
-            _title(axes, dataset, window, name)
         if values:
             # Logarithmic, so that a median of 2 ms and a percentile of 2 s can both be read.
             line[0].set_yscale("log")
             line[0].set_ylim(min(values) / 1.6, max(values) * 1.8)
             for axes in line:
-                axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _milliseconds(value)))
+                axes.yaxis.set_major_formatter(ticker.FuncFormatter(_milliseconds))
                 axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
                 axes.yaxis.set_minor_formatter(ticker.NullFormatter())
                 axes.yaxis.set_minor_locator(ticker.NullLocator())
-    _legend(figure, grid[0][1])
-    return figure
+    return _legend(figure, grid[0][1])
 
 
-def _self_time(dataset: Dataset, _: list[Finding], __: list[str]) -> Figure | None:
-    rows = _operations(dataset)
-    if not rows:
-        return None
+def _self_time(dataset: Dataset, operations: list[tuple[str, str, list[float]]]) -> Figure:
     figure: Figure
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.42 * len(rows)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.42 * len(operations)), layout="constrained")
     labels = []
-    for position, (service, operation, values) in enumerate(reversed(rows)):
+    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": INK}
+    for position, (service, operation, values) in enumerate(reversed(operations)):
         labels.append(f"{service}: {operation if len(operation) <= 38 else operation[:37] + '…'}")
         for value, offset, fill in zip(values, (0.19, -0.19), (colour(dataset.apps, service), "#c4c4c4"), strict=True):
             axes.barh(position + offset, value, height=0.36, color=fill)
-            axes.annotate(
-                _milliseconds(value) if value else "–", (value, position + offset), xytext=(4, 0), textcoords="offset points",
-                va="center", fontsize=8, color=INK,
-            )  # fmt: skip
-    axes.set_yticks(range(len(rows)), labels)
+            shown = _milliseconds(value) if value else "–"
+            axes.annotate(shown, (value, position + offset), xytext=(4, 0), **style)
+    axes.set_yticks(range(len(operations)), labels)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, 1.12 * max(max(values) for _, _, values in rows) or 1.0)
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _milliseconds(value)))
+    axes.set_xlim(0, 1.12 * max(max(values) for _, _, values in operations) or 1.0)
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_milliseconds))
     axes.set_title(f"Self time per traced request: last {format_duration(dataset.short)} in colour, before in grey")
     return figure
 
@@ -241,7 +213,7 @@ def _operations(dataset: Dataset) -> list[tuple[str, str, list[float]]]:
     return [(service, operation, values) for (service, operation), values in ranked[:MAX_OPERATIONS]]
 
 
-def _milliseconds(value: float) -> str:
+def _milliseconds(value: float, _: int = 0) -> str:
     if value >= 1000:
         return f"{value / 1000:g} s" if value % 1000 < 1 else f"{value / 1000:.1f} s"
     if value >= 10:

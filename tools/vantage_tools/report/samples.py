@@ -6,29 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from vantage_tools.errors import UserError
-from vantage_tools.report import pictures, waterfall
+from vantage_tools.report import pictures
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.findings import FOLDER
-from vantage_tools.report.formats import FILTERS
+from vantage_tools.report.findings import environment
 
 RAW, FILTERED = "logs-as-they-are.txt", "logs-filtered.jsonl"
 LINES = 40
 # The fields of a filtered line; a stack trace is in the raw lines.
 FIELDS = (
-    "timestamp", "level", "service", "http_request_method", "http_route", "http_response_status_code", "duration_ms",
-    "exception_type", "exception_message", "trace_id",
-)  # fmt: skip
+    *("timestamp", "level", "service", "http_request_method", "http_route", "http_response_status_code"),
+    *("duration_ms", "exception_type", "exception_message", "trace_id"),
+)
 
 
 def write(data: dict[str, Any], folder: Path) -> list[str]:
     """Write the samples and return their names; raises UserError without lines or traces."""
     dataset = Dataset(data)
     raw, filtered = dataset.lines("raw")[:LINES], dataset.parsed_lines()[:LINES]
-    traces = pictures.choose_traces(dataset)
-    if not raw or not traces:
+    if not raw or not pictures.choose_traces(dataset):
         raise UserError("the data has no log lines or no traces.", "send requests first: make traffic")
     folder.mkdir(parents=True, exist_ok=True)
     # The oldest first.
@@ -36,13 +32,8 @@ def write(data: dict[str, Any], folder: Path) -> list[str]:
     fields = [{name: line[name] for name in FIELDS if name in line} for _, line in reversed(filtered)]
     lines = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in fields)
     (folder / FILTERED).write_text(lines, encoding="utf-8")
-    for name, chosen in traces.items():
-        waterfall.draw(chosen.trace, dataset.apps, folder / f"trace-{name}.png")
-    environment = Environment(loader=FileSystemLoader(FOLDER / "templates"), undefined=StrictUndefined, trim_blocks=True)  # fmt: skip
-    environment.filters |= FILTERS
-    readme = environment.get_template("samples.md.j2").render(
-        dataset=dataset, raw=len(raw), filtered=len(filtered), raw_file=RAW, filtered_file=FILTERED, traces=traces,
-        titles=pictures.TRACE_TITLES,
-    )  # fmt: skip
+    drawn = pictures.draw_traces(dataset, folder)
+    values = {"raw": len(raw), "filtered": len(filtered), "raw_file": RAW, "filtered_file": FILTERED, "traces": drawn}
+    readme = environment().get_template("samples.md.j2").render(dataset=dataset, titles=pictures.TRACE_TITLES, **values)
     (folder / "README.md").write_text(readme.rstrip() + "\n", encoding="utf-8")
-    return [RAW, FILTERED, *(f"trace-{name}.png" for name in traces), "README.md"]
+    return [RAW, FILTERED, *(picture.file for picture in drawn.values()), "README.md"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.formats import percent, rate, seconds
 from vantage_tools.report.plots import BAD, INK, STYLE, WIDTH, colour, save
-from vantage_tools.report.spans import edges
+from vantage_tools.report.spans import Span
 from vantage_tools.report.thresholds import MIN_ERROR_RATE
 
 Point = tuple[float, float]
@@ -43,9 +43,16 @@ def calls(dataset: Dataset) -> list[Call]:
         for key, number in total.items()
         if number >= 0.5
     }
-    for edge in edges(dataset.sample("short")):
-        key = (edge.source, edge.target)
-        found.setdefault(key, Call(*key, None, edge.failed / edge.calls, edge.us / 1e6 / edge.calls))
+    traced: dict[tuple[str, str], list[Span]] = defaultdict(list)
+    for span in (span for trace in dataset.sample("short") for span in trace.spans):
+        if span.kind in ("client", "producer") or span.database:
+            answered = next((child.service for child in span.children if child.service != span.service), "")
+            database = f"{span.database} of {span.service}" if span.database else ""
+            if target := answered or database or span.tags.get("server.address", ""):
+                traced[span.service, target].append(span)
+    for key, spans in traced.items():
+        mean = sum(span.us for span in spans) / 1e6 / len(spans)
+        found.setdefault(key, Call(*key, None, sum(span.failed for span in spans) / len(spans), mean))
     return sorted(found.values(), key=lambda call: (call.source, call.target))
 
 
@@ -60,11 +67,11 @@ def draw(dataset: Dataset, found: list[Call], path: Path) -> bool:
         figure, axes = plt.subplots(figsize=(WIDTH, max(1.6, 1.25 * tallest + 0.3)), layout="constrained")
         axes.axis("off")
         number = max(columns.values()) + 1
-        places: dict[str, tuple[float, float]] = {}
+        places: dict[str, Point] = {}
         for column in range(number):
             here = sorted(name for name, at in columns.items() if at == column)
-            for row, name in enumerate(here):
-                places[name] = (column / max(1, number - 1) if number > 1 else 0.5, (row + 1) / (len(here) + 1))
+            x = column / (number - 1) if number > 1 else 0.5
+            places |= {name: (x, (row + 1) / (len(here) + 1)) for row, name in enumerate(here)}
         width, height = min(0.30, 0.52 / number), min(0.5, 0.62 / tallest)
         for call in found:
             _arrow(axes, call, places, width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -137,40 +136,3 @@ def shares(traces: Iterable[Trace]) -> list[Share]:
         share.self_us += span.self_us
         share.is_database |= bool(span.database)
     return sorted(found.values(), key=lambda share: -share.self_us)
-
-
-def repeated_calls(trace: Trace, least: int) -> list[tuple[Span, str, int]]:
-    """Return (parent, operation, times) for each outgoing call that one span repeats."""
-    found = []
-    for parent in trace.spans:
-        calls = Counter(child.label for child in parent.children if child.kind == "client" or child.database)
-        found += [(parent, label, times) for label, times in calls.items() if times >= least]
-    return found
-
-
-@dataclass
-class Edge:
-    """Calls from one service to another in a sample of traces."""
-
-    source: str
-    target: str
-    calls: int = 0
-    failed: int = 0
-    us: int = 0
-
-
-def edges(traces: Iterable[Trace]) -> list[Edge]:
-    """Return the calls between services, and to databases and hosts without spans."""
-    found: dict[tuple[str, str], Edge] = {}
-    for span in (span for trace in traces for span in trace.spans):
-        if span.kind not in ("client", "producer") and not span.database:
-            continue
-        answered = next((c.service for c in span.children if c.service != span.service), "")
-        database = f"{span.database} of {span.service}" if span.database else ""
-        target = answered or database or span.tags.get("server.address", "")
-        if target:
-            edge = found.setdefault((span.service, target), Edge(span.service, target))
-            edge.calls += 1
-            edge.failed += span.failed
-            edge.us += span.us
-    return sorted(found.values(), key=lambda edge: (edge.source, edge.target))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+import statistics
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 # Two-sided 99 %: a report makes dozens of comparisons, so every rule also asks for a minimal size of the effect.
 Z = 2.576
@@ -29,38 +29,21 @@ def at_least(hits: float, total: float) -> float:
     return wilson(hits, total)[0]
 
 
-@dataclass
 class Histogram:
     """Cumulative counts of requests by upper bound in seconds, the last infinite."""
 
-    bounds: list[float]
-    counts: list[float]
-
-    @classmethod
-    def of(cls, series: Iterable[dict[str, Any]]) -> Histogram:
-        """Return the sum of Prometheus' series with the label `le`."""
-        total: dict[float, float] = {}
-        for one in series:
-            bound = float(one["metric"]["le"])
-            total[bound] = total.get(bound, 0.0) + float(one["value"][1])
-        bounds = sorted(total)
+    def __init__(self, buckets: Mapping[float, float]) -> None:
+        bounds = sorted(buckets)
         # Extrapolated neighbours can differ a little; a cumulative count never falls.
-        counts, largest = [], 0.0
-        for bound in bounds:
-            largest = max(largest, total[bound])
-            counts.append(largest)
-        return cls(bounds, counts)
-
-    @property
-    def total(self) -> float:
-        return self.counts[-1] if self.counts else 0.0
+        self.buckets = list(zip(bounds, accumulate((buckets[bound] for bound in bounds), max), strict=True))
+        self.total = self.buckets[-1][1] if bounds else 0.0
 
     def quantile(self, quantile: float) -> float | None:
         """Return seconds, interpolated as by Prometheus' histogram_quantile; None without requests."""
         if self.total <= 0:
             return None
         rank, below, low = quantile * self.total, 0.0, 0.0
-        for bound, count in zip(self.bounds, self.counts, strict=True):
+        for bound, count in self.buckets:
             if count >= rank:
                 if math.isinf(bound):
                     return low
@@ -71,20 +54,14 @@ class Histogram:
 
     def above(self, bound: float) -> float:
         """Return the number of requests beyond one of the bounds."""
-        return self.total - next((c for b, c in zip(self.bounds, self.counts, strict=True) if b >= bound), self.total)
+        return self.total - next((count for upper, count in self.buckets if upper >= bound), self.total)
 
     def bound_of(self, ratio: float) -> float | None:
         """Return the smallest finite bound that at least this ratio of requests stays below."""
-        for bound, count in zip(self.bounds, self.counts, strict=True):
-            if self.total > 0 and count >= ratio * self.total and not math.isinf(bound):
-                return bound
-        return None
+        least = ratio * self.total
+        return next((b for b, count in self.buckets if self.total > 0 and count >= least and not math.isinf(b)), None)
 
 
 def median(values: Iterable[float]) -> float:
     """Return the middle value, 0 without any."""
-    found = sorted(values)
-    half = len(found) // 2
-    if not found:
-        return 0.0
-    return found[half] if len(found) % 2 else (found[half - 1] + found[half]) / 2
+    return statistics.median([*values] or [0.0])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vantage_tools.report.dataset import ERROR_LEVELS, Dataset, Pattern
+from vantage_tools.report.dataset import ERROR_LEVELS, Dataset
 from vantage_tools.report.findings import text
-from vantage_tools.report.formats import clock, count, format_duration, percent, rate, seconds
+from vantage_tools.report.formats import clip, clock, count, format_duration, percent, rate, seconds
 from vantage_tools.report.spans import shares
 from vantage_tools.report.thresholds import FAST_BURN_RATE, MIN_REQUESTS
 
@@ -103,9 +104,23 @@ def self_time(dataset: Dataset) -> Table:
     return Table(head, rows, (2, 3, 4, 5, 6), "There are no traces of this time.")
 
 
-def patterns(dataset: Dataset, of_apps: bool) -> list[Pattern]:
-    """Return the most frequent patterns of the apps, or of everything else."""
-    return [p for p in dataset.patterns if (p.service in dataset.apps) == of_apps and p.example]
+def patterns(dataset: Dataset) -> Table:
+    """Return the most frequent patterns of log lines, those of apps first."""
+    head = ["Service", "Level", "Message, numbers masked by #", f"Last {format_duration(dataset.short)}"]
+    head += [f"Last {format_duration(dataset.long)}", "First", "Last", "Trace"]
+    rows = [
+        [
+            p.service,
+            p.level,
+            clip(p.said, 200),
+            *map(count, (p.short, p.short + p.base)),
+            *map(clock, (p.first, p.last)),
+            p.trace,
+        ]
+        for p in dataset.patterns
+        if p.last
+    ]
+    return Table(head, rows, (3, 4), "None.")
 
 
 def slos(dataset: Dataset) -> Table:
@@ -128,51 +143,54 @@ def targets(dataset: Dataset) -> Table:
     short, long = (dataset.values(f"up_share@{w}", "service_name", "job", "instance") for w in ("short", "long"))
     starts, memory = dataset.values("starts@long", "service_name", "instance"), dataset.by_label("memory")
     rows = []
-    for series in dataset.series("up"):
-        service, job, instance = key = tuple(series["metric"].get(k, "") for k in ("service_name", "job", "instance"))
+    for target, is_up in dataset.targets.items():
+        service, job, instance = target
         # Replicas, and targets without a service name, are told apart by their instance.
         is_only = service and len(dataset.instances.get(service, [])) < 2
-        started = starts.get((service, instance))
-        rows.append([
-            service if is_only else f"{service or job} ({instance})",
-            "up" if float(series["value"][1]) else "DOWN",
-            percent(short.get(key, 0.0)),
-            percent(long.get(key, 0.0)),
-            count(started) if started is not None else "–",
-            percent(memory[service]) if service in memory else "–",
-        ])  # fmt: skip
-    lengths = [f"last {format_duration(length)}" for length in (dataset.short, dataset.long)]
-    head = ["Target", "State", f"Up, {lengths[0]}", lengths[1], "Starts", "Memory of its limit"]
+        shown = service if is_only else f"{service or job} ({instance})"
+        up = [percent(ratios.get(target, 0.0)) for ratios in (short, long)]
+        started = count(starts[service, instance]) if (service, instance) in starts else "–"
+        used = percent(memory[service]) if service in memory else "–"
+        rows.append([shown, "up" if is_up else "DOWN", *up, started, used])
+    head = ["Target", "State", f"Up, last {format_duration(dataset.short)}", f"last {format_duration(dataset.long)}"]
+    head += ["Starts", "Memory of its limit"]
     return Table(head, sorted(rows), (2, 3, 4, 5), "Prometheus reported no targets.")
 
 
 def log_volume(dataset: Dataset) -> Table:
     """Return the number of lines, warnings and errors by service in both time ranges."""
-    found: dict[str, list[int]] = {}
-    for column, window in ((0, "short"), (3, "long")):
-        for series in dataset.log_series(f"volume@{window}"):
-            labels, number = series["metric"], round(float(series["value"][1]))
-            cells = found.setdefault(labels.get("service_name", ""), [0] * 6)
-            level = labels.get("level", "")
-            for offset, counted in enumerate((True, level.startswith("warn"), level in ERROR_LEVELS)):
-                cells[column + offset] += number * counted
+    found: dict[str, list[float]] = defaultdict(lambda: [0] * 6)
     head = ["Service"]
-    for length in (dataset.short, dataset.long):
-        head += [f"Lines, last {format_duration(length)}", "warnings", "errors"]
+    for column, window in ((0, "short"), (3, "long")):
+        head += [f"Lines, last {format_duration(getattr(dataset, window))}", "warnings", "errors"]
+        for (service, level), number in dataset.values(f"volume@{window}", "service_name", "level").items():
+            for offset, is_counted in enumerate((True, level.startswith("warn"), level in ERROR_LEVELS)):
+                found[service][column + offset] += number * is_counted
     rows = [[service, *map(count, cells)] for service, cells in sorted(found.items())]
     return Table(head, rows, (1, 2, 3, 4, 5, 6), "There are no log lines of this time.")
 
 
 def filtered(dataset: Dataset) -> Table:
     """Return the JSON lines of failed requests by field, or of all requests when none failed."""
+    names = ("level", "service", "http_request_method", "http_route", "http_response_status_code", "duration_ms")
     rows = []
     for at, fields in dataset.parsed_lines()[:MAX_LINES]:
-        level, service, method, route, status, duration, trace = (
-            str(fields.get(name, ""))
-            for name in (
-                "level", "service", "http_request_method", "http_route", "http_response_status_code", "duration_ms", "trace_id",
-            )
-        )  # fmt: skip
-        rows.append([clock(at), level, service, f"{method} {route}".strip(), status, duration, trace])
+        level, service, method, route, *rest = (str(fields.get(name, "")) for name in (*names, "trace_id"))
+        rows.append([clock(at), level, service, f"{method} {route}".strip(), *rest])
     head = ["Time (UTC)", "Level", "Service", "Route", "Status", "Duration, ms", "Trace"]
     return Table(head, rows, (4, 5), "There are no JSON lines of requests.")
+
+
+def queries(dataset: Dataset) -> Table:
+    """Return the most important queries by what they are for."""
+    names = {
+        "Requests by route and status": "requests@short",
+        "Latency by route": "buckets@short",
+        "Requests per second, over time": "rate~short",
+        "95th percentile, over time": "p95~short",
+        "Calls between services": "calls@short",
+        "Patterns of errors and warnings": "patterns@short",
+        "Lines by service and level": "volume@short",
+    }
+    rows = [[what, query] for what, name in names.items() if (query := dataset.query(name))]
+    return Table(["Figure", "Query"], rows, (), "No engine answered.")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from vantage_tools.report import links
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, ordered
-from vantage_tools.report.links import Grafana
 from vantage_tools.report.rules import history, logs, requests, stack, traces
 
 # In this order: a rule can leave out what a rule before it reported.
 RULES = (
-    stack.silent_engines, stack.targets_down, stack.restarts, requests.errors, requests.refusals, requests.latency,
-    requests.surges, requests.error_budgets, traces.repeated, traces.slow_databases, traces.unanswered_calls,
-    logs.new_errors, logs.one_client, stack.lost_spans, stack.lost_lines, stack.memory, stack.disks, stack.alerts,
-    history.episodes,
-)  # fmt: skip
+    *(stack.silent_engines, stack.targets_down, stack.restarts),
+    *(requests.errors, requests.refusals, requests.latency, requests.surges, requests.error_budgets),
+    *(traces.repeated, traces.slow_databases, traces.unanswered_calls, logs.new_errors, logs.one_client),
+    *(stack.lost_spans, stack.lost_lines, stack.memory, stack.disks, stack.alerts, history.episodes),
+)
 
 
 def detect(dataset: Dataset) -> list[Finding]:
@@ -21,7 +21,6 @@ def detect(dataset: Dataset) -> list[Finding]:
     found: list[Finding] = []
     for rule in RULES:
         found += list(rule(dataset, tuple(found)))
-    grafana = Grafana.of(dataset)
     for finding in found:
-        finding.link = grafana.explore(finding.proof, dataset)
+        finding.link = links.explore(dataset, *finding.proof)
     return ordered(found)

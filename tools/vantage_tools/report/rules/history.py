@@ -17,27 +17,25 @@ Points = list[tuple[float, float, float]]
 def episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
     """Find times in which a service failed or was slow; many of one kind become one finding."""
     found = [*_error_episodes(dataset, so_far), *_latency_episodes(dataset)]
-    for _, group in groupby(found, key=lambda finding: (finding.kind, finding.service)):
+    for (kind, service), group in groupby(found, key=lambda finding: (finding.kind, finding.service)):
         alike = list(group)
-        yield from alike if len(alike) <= limit.MAX_LISTED_EPISODES else [_combine(dataset, alike)]
-
-
-def _combine(dataset: Dataset, alike: list[Finding]) -> Finding:
-    first, last = alike[0], alike[-1]
-    periods = [(f.since, f.until) for f in alike if f.since is not None and f.until is not None]
-    finding = describe(
-        dataset, "episodes", first.severity, first.service, since=first.since, until=last.until, first=first, periods=periods,
-        total=sum(until - since for since, until in periods),
-        longest=max(alike, key=lambda f: (f.until or 0) - (f.since or 0)),
-    )  # fmt: skip
-    finding.kind, finding.periods = first.kind, periods
-    return finding
+        if len(alike) <= limit.MAX_LISTED_EPISODES:
+            yield from alike
+            continue
+        periods = [(f.since or 0.0, f.until or 0.0) for f in alike]
+        lengths = [until - since for since, until in periods]
+        figures = {"periods": periods, "total": sum(lengths), "first": alike[0]}
+        figures["longest"] = alike[lengths.index(max(lengths))]
+        since, until = periods[0][0], periods[-1][1]
+        finding = describe(dataset, "episodes", "warning", service, figures, since=since, until=until)
+        finding.kind, finding.periods = kind, periods
+        yield finding
 
 
 def _error_episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
     step = dataset.step("long")
-    rates, failures = dataset.timeline("rate", "long"), dataset.timeline("failed", "long")
-    for service, points in rates.items():
+    failures = dataset.timeline("failed", "long")
+    for service, points in dataset.timeline("rate", "long").items():
         failed = dict(failures.get(service, []))
         counts = [(at, failed.get(at, 0.0) * step, rate * step) for at, rate in points]
         bad = [p for p in counts if p[1] >= limit.MIN_FAILED_REQUESTS and at_least(p[1], p[2]) >= limit.MIN_ERROR_RATE]
@@ -45,10 +43,8 @@ def _error_episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
             if end > dataset.end - dataset.short:
                 _record_begin(dataset, so_far, service, begin)
                 continue
-            yield describe(
-                dataset, "errors_earlier", "warning", service, since=begin, until=end, step=step,
-                failed=sum(p[1] for p in run), requests=sum(p[2] for p in run),
-            )  # fmt: skip
+            figures = {"failed": sum(p[1] for p in run), "requests": sum(p[2] for p in run), "step": step}
+            yield describe(dataset, "errors_earlier", "warning", service, figures, since=begin, until=end)
 
 
 def _record_begin(dataset: Dataset, so_far: tuple[Finding, ...], service: str, begin: float) -> None:
@@ -62,7 +58,7 @@ def _record_begin(dataset: Dataset, so_far: tuple[Finding, ...], service: str, b
         if (finding.kind, finding.service) == ("errors", service):
             # A rate over a minute still contains what was a minute ago.
             finding.figures["ended"] = failed[-1] - 60 if has_ended else None
-            with_times = describe(dataset, "errors", finding.severity, service, since=begin, **finding.figures)
+            with_times = describe(dataset, "errors", finding.severity, service, finding.figures, since=begin)
             finding.since, finding.text = begin, with_times.text
 
 
@@ -71,27 +67,23 @@ def _latency_episodes(dataset: Dataset) -> Findings:
     rates = dataset.timeline("rate", "long")
     for service, points in dataset.timeline("p95", "long").items():
         usual = median(value for _, value in points)
-        least = max(
-            limit.EPISODE_P95_GROWTH * usual, usual + limit.NOTICEABLE_RATIO * dataset.latency_threshold(service)
-        )
+        noticeable = limit.NOTICEABLE_RATIO * dataset.latency_threshold(service)
+        least = max(limit.EPISODE_P95_GROWTH * usual, usual + noticeable)
         rate = dict(rates.get(service, []))
         with_requests = [(at, p95, rate.get(at, 0.0) * step) for at, p95 in points]
         bad = [p for p in with_requests if p[1] >= least and p[2] >= limit.MIN_REQUESTS]
         for begin, end, run in _episodes(bad, step):
             is_over = end <= dataset.end - dataset.short
             if is_over and end - begin >= max(limit.MIN_SLOW_EPISODE_SECONDS, 2 * step):
-                yield describe(
-                    dataset, "latency_earlier", "warning", service, since=begin, until=end, step=step, usual=usual,
-                    worst=max(p95 for _, p95, _ in run),
-                )  # fmt: skip
+                figures = {"step": step, "usual": usual, "worst": max(p95 for _, p95, _ in run)}
+                yield describe(dataset, "latency_earlier", "warning", service, figures, since=begin, until=end)
 
 
 def _episodes(points: Points, step: float) -> Iterator[tuple[float, float, Points]]:
     """Yield (begin, end, points) of each episode; one missing point does not end it."""
     runs: list[Points] = []
     for point in points:
-        if runs and point[0] - runs[-1][-1][0] <= limit.MAX_GAP_STEPS * step:
-            runs[-1].append(point)
-        else:
-            runs.append([point])
+        if not runs or point[0] - runs[-1][-1][0] > limit.MAX_GAP_STEPS * step:
+            runs.append([])
+        runs[-1].append(point)
     return ((run[0][0] - step, run[-1][0], run) for run in runs)

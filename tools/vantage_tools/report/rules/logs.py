@@ -16,13 +16,11 @@ def new_errors(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
         if not pattern.is_error or pattern.service not in dataset.apps or pattern.service in reported:
             continue
         before = dataset.covered(pattern.service, "base") or dataset.long - dataset.short
-        expected = pattern.base * min(1.0, dataset.short / before) if before else 0.0
+        expected = pattern.base * min(1.0, dataset.short / before)
         if pattern.short >= limit.MIN_ERROR_LINES and pattern.short > limit.ERROR_LINE_GROWTH * expected:
-            yield describe(
-                dataset, "new_error", "warning", pattern.service, traces=[pattern.trace] if pattern.trace else [],
-                said=pattern.said, now=pattern.short, before=pattern.base, first=pattern.first,
-                query=pattern.query or dataset.query("patterns@short"),
-            )  # fmt: skip
+            figures = {"pattern": pattern, "query": pattern.query or dataset.query("patterns@short")}
+            traces = [pattern.trace] if pattern.trace else []
+            yield describe(dataset, "new_error", "warning", pattern.service, figures, traces=traces)
 
 
 def one_client(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
@@ -32,19 +30,17 @@ def one_client(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         total, earlier = sum(addresses.values()), before.get(service, {})
         if total < limit.MIN_CLIENT_REQUESTS or not earlier:
             continue
-        address = max(addresses, key=lambda a: addresses[a])
-        ratio, was = addresses[address] / total, earlier.get(address, 0.0) / sum(earlier.values())
+        address, requests = max(addresses.items(), key=lambda item: item[1])
+        ratio, was = requests / total, earlier.get(address, 0.0) / sum(earlier.values())
         if ratio >= limit.MIN_CLIENT_SHARE and was <= limit.MAX_CLIENT_SHARE_BEFORE:
-            yield describe(
-                dataset, "one_client", "warning", service, address=address, ratio=ratio, requests=addresses[address],
-                before=was, query=dataset.query("clients@short"),
-            )  # fmt: skip
+            figures = {"address": address, "ratio": ratio, "requests": requests, "before": was}
+            figures["query"] = dataset.query("clients@short")
+            yield describe(dataset, "one_client", "warning", service, figures)
 
 
 def _clients(dataset: Dataset, window: str) -> dict[str, dict[str, float]]:
     """Return service -> address -> requests."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    for series in dataset.log_series(f"clients@{window}"):
-        labels = series["metric"]
-        found[labels.get("service_name", "")][labels.get("client_address", "")] = float(series["value"][1])
-    return dict(found)
+    for (service, address), number in dataset.values(f"clients@{window}", "service_name", "client_address").items():
+        found[service][address] = number
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
@@ -12,10 +12,10 @@ from vantage_tools.report.findings import Finding, Findings, describe
 
 # Alerts that another rule reports in its own words.
 COVERED_ALERTS = {
-    "ErrorSpike", "LatencySpike", "TargetDown", "RestartLoop", "SloAvailabilityFastBurn", "SloLatencyFastBurn",
-    "SloAvailabilitySlowBurn", "SloLatencySlowBurn", "AppDropsSpans", "JaegerDropsSpans", "PromtailDropsLines", "LokiDropsLines",
-    "DiskAlmostFull", "Watchdog",
-}  # fmt: skip
+    *("ErrorSpike", "LatencySpike", "TargetDown", "RestartLoop", "DiskAlmostFull", "Watchdog"),
+    *(f"Slo{kind}{speed}Burn" for kind in ("Availability", "Latency") for speed in ("Fast", "Slow")),
+    *("AppDropsSpans", "JaegerDropsSpans", "PromtailDropsLines", "LokiDropsLines"),
+}
 HOLDS = {"prometheus": "metrics", "loki": "logs", "jaeger": "traces"}
 
 
@@ -23,36 +23,39 @@ def silent_engines(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find engines that did not answer the report."""
     for name, engine in dataset.engines.items():
         if not engine["ok"]:
-            yield describe(dataset, "silent", "critical", name, error=engine["error"], holds=HOLDS[name])
+            figures = {"error": engine["error"], "holds": HOLDS[name]}
+            yield describe(dataset, "silent", "critical", name, figures)
 
 
 def targets_down(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
     """Find targets that Prometheus cannot scrape; the replicas of an app are one finding."""
     last_up = dataset.values("last_up", "service_name", "job", "instance")
-    for (name, job), instances in _down_targets(dataset, {finding.service for finding in so_far}):
-        service, total = name or job, len(dataset.instances[name]) if job == "apps" else 1
-        is_partial = len(instances) < total
-        known = [last_up[key] for one in instances if (key := (name, job, one)) in last_up]
-        units = dict.fromkeys(unit_of(service, replica_of(service, one, total), total) for one in instances)
-        yield describe(
-            # All of them are down since the last one went down.
-            dataset, "down", "warning" if is_partial else "critical", service, since=max(known, default=None), name=name,
-            instances=instances, total=total, is_partial=is_partial, is_app=name in dataset.services, units=[*units],
-        )  # fmt: skip
-
-
-def _down_targets(dataset: Dataset, reported: set[str]) -> Iterator[tuple[tuple[str, str], list[str]]]:
-    """Yield ((service, job), instances) of targets that are down, without services that were reported."""
-    down = [series["metric"] for series in dataset.series("up") if float(series["value"][1]) == 0]
-    names = {labels.get("service_name", "") for labels in down}
+    reported = {finding.service for finding in so_far}
+    down = [target for target, is_up in dataset.targets.items() if not is_up]
+    names = {name for name, _, _ in down} | reported
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for labels in down:
-        name, job, instance = (labels.get(label, "") for label in ("service_name", "job", "instance"))
+    for name, job, instance in down:
         # Jaeger's second port, with the span metrics, has no service name.
-        if name not in reported and (name or "jaeger" not in names | reported):
+        if name not in reported and (name or "jaeger" not in names):
             groups[(name, job) if job == "apps" else (name, job, instance)].append(instance)
     for (name, job, *_), instances in groups.items():
-        yield (name, job), instances
+        service, total = name or job, len(dataset.instances[name]) if job == "apps" else 1
+        is_partial = len(instances) < total
+        figures = {
+            "name": name,
+            "instances": instances,
+            "total": total,
+            "is_partial": is_partial,
+            "is_app": name in dataset.services,
+            "units": _distinct(unit_of(service, replica_of(service, one, total), total) for one in instances),
+        }
+        # All of them are down since the last one went down.
+        since = max((last_up[key] for one in instances if (key := (name, job, one)) in last_up), default=None)
+        yield describe(dataset, "down", "warning" if is_partial else "critical", service, figures, since=since)
+
+
+def _distinct(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
 
 
 # -- Restarts
@@ -68,19 +71,26 @@ def restarts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         starts = max(max(by_unit.get(one, 0.0), by_process.get(one, 0.0)) for one in replicas)
         # An increase between scrapes is no whole number.
         is_loop = round(starts) >= limit.RESTART_LOOP_COUNT
-        units = list(dict.fromkeys(unit_of(service, replica, total) for replica in replicas))
+        units = _distinct(unit_of(service, replica, total) for replica in replicas)
+        figures = {
+            "replicas": replicas,
+            "total": total,
+            "starts": starts,
+            "reported": max((by_unit or by_process).values()),
+            "by_systemd": bool(by_unit),
+            "is_loop": is_loop,
+            "units": units,
+            "unit_query": _unit_query(units),
+        }
         yield describe(
-            dataset, "restarts", "critical" if is_loop else "warning" if by_unit else "note", service, replicas=replicas,
-            total=total, starts=starts, reported=max((by_unit or by_process).values()), by_systemd=bool(by_unit), is_loop=is_loop,
-            units=units, unit_query=_unit_query(units),
-        )  # fmt: skip
+            dataset, "restarts", "critical" if is_loop else "warning" if by_unit else "note", service, figures
+        )
     for service, by_unit in sorted(_unit_restarts(dataset, "base").items()):
         if service not in units_now:
             replicas = sorted(by_unit)
-            yield describe(
-                dataset, "restarts_earlier", "note", service, until=dataset.end - dataset.short, replicas=replicas,
-                starts=max(by_unit.values()), unit_query=_unit_query([f"vantage-{one}.service" for one in replicas]),
-            )  # fmt: skip
+            query = _unit_query([f"vantage-{one}.service" for one in replicas])
+            figures = {"replicas": replicas, "starts": max(by_unit.values()), "unit_query": query}
+            yield describe(dataset, "restarts_earlier", "note", service, figures, until=dataset.begin("short"))
 
 
 def _process_starts(dataset: Dataset) -> dict[str, dict[str, float]]:
@@ -140,7 +150,7 @@ def unit_of(service: str, replica: str, total: int) -> str:
 def _lost_ranges(dataset: Dataset) -> Iterator[tuple[str, str, float | None]]:
     """Yield (time range, severity, until)."""
     yield "short", "warning", None
-    yield "base", "note", dataset.end - dataset.short
+    yield "base", "note", dataset.begin("short")
 
 
 def lost_spans(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
@@ -149,7 +159,8 @@ def lost_spans(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         dropped = [item for item in sorted(dataset.by_label(f"spans_dropped@{window}").items()) if item[1] >= 0.5]
         refused = sum(dataset.values(f"jaeger_refused@{window}").values())
         if dropped or refused >= 0.5:
-            yield describe(dataset, "lost_spans", severity, "jaeger", until=until, dropped=dropped, refused=refused)
+            figures = {"dropped": dropped, "refused": refused}
+            yield describe(dataset, "lost_spans", severity, "jaeger", figures, until=until)
 
 
 def lost_lines(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
@@ -159,7 +170,7 @@ def lost_lines(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         lost = {key: number for key, number in values.items() if number >= 0.5}
         if lost:
             dropped = [(", ".join(filter(None, key)), number) for key, number in sorted(lost.items())]
-            yield describe(dataset, "lost_lines", severity, next(iter(lost))[0], until=until, dropped=dropped)
+            yield describe(dataset, "lost_lines", severity, next(iter(lost))[0], {"dropped": dropped}, until=until)
 
 
 # -- Limits and alerts
@@ -169,15 +180,15 @@ def memory(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find processes close to their container's memory limit."""
     for service, ratio in dataset.by_label("memory").items():
         if ratio >= limit.MAX_MEMORY_USE:
-            yield describe(dataset, "memory", "warning", service, ratio=ratio)
+            yield describe(dataset, "memory", "warning", service, {"ratio": ratio})
 
 
 def disks(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find file systems that are almost full."""
     for device, free in dataset.by_label("disk_free", "device").items():
         if free < limit.MIN_FREE_DISK:
-            query = dataset.query("disk_free")
-            yield describe(dataset, "disk", "critical", "host", device=device, free=free, query=query)
+            figures = {"device": device, "free": free, "query": dataset.query("disk_free")}
+            yield describe(dataset, "disk", "critical", "host", figures)
 
 
 def alerts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
@@ -188,6 +199,5 @@ def alerts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         if alert.get("state") == "firing" and name not in COVERED_ALERTS:
             severity = "critical" if labels.get("severity") == "critical" else "warning"
             said = [annotations[key] for key in ("summary", "description") if annotations.get(key)]
-            yield describe(
-                dataset, "alert", severity, labels.get("service_name") or "host", alert=name, annotations=said
-            )
+            figures = {"alert": name, "annotations": said}
+            yield describe(dataset, "alert", severity, labels.get("service_name") or "host", figures)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, Findings, describe
-from vantage_tools.report.spans import Span, Trace, repeated_calls
+from vantage_tools.report.spans import Span, Trace
 from vantage_tools.report.stats import median
 
 
 def repeated(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find operations that repeat the same call for each of their items (N+1)."""
-    seen: dict[tuple[str, str, str], list[tuple[Trace, int]]] = defaultdict(list)
+    seen: dict[tuple[str, str, str], list[tuple[str, int]]] = defaultdict(list)
     operations: Counter[tuple[str, str]] = Counter()
     recent = {(span.service, span.label) for trace in dataset.sample("short") for span in trace.spans}
     for window in ("short", "base"):
@@ -21,34 +22,33 @@ def repeated(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         ignored = recent if window == "base" else set()
         for trace in dataset.sample(window):
             operations.update({(span.service, span.label) for span in trace.spans} - ignored)
-            for parent, label, number in repeated_calls(trace, limit.N_PLUS_ONE_CALLS):
-                if (parent.service, parent.label) not in ignored:
-                    seen[parent.service, parent.label, label].append((trace, number))
-    for (service, operation, label), found in seen.items():
+            for parent in trace.spans:
+                calls = Counter(child.label for child in parent.children if child.kind == "client" or child.database)
+                for call, times in calls.items():
+                    if times >= limit.N_PLUS_ONE_CALLS and (parent.service, parent.label) not in ignored:
+                        seen[parent.service, parent.label, call].append((trace.id, times))
+    for (service, operation, call), found in seen.items():
         total = operations[service, operation]
         if len(found) >= max(limit.MIN_N_PLUS_ONE_TRACES, limit.MIN_N_PLUS_ONE_SHARE * total):
-            ids = [trace.id for trace, _ in found[:3]]
-            yield describe(
-                dataset, "repeated_calls", "warning", service, traces=ids, operation=operation, call=label, found=len(found),
-                total=total, usual=median(number for _, number in found), trace=ids[0],
-            )  # fmt: skip
+            ids = [trace for trace, _ in found[:3]]
+            usual = median(times for _, times in found)
+            figures = {"operation": operation, "call": call, "found": len(found), "total": total, "usual": usual}
+            yield describe(dataset, "repeated_calls", "warning", service, figures, traces=ids)
 
 
 def slow_databases(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find database calls that are noticeably slow."""
     now, before = (_database_calls(dataset.sample(window)) for window in ("short", "base"))
     for (service, call), spans in now.items():
-        typical, was = (median(span.us / 1e6 for span in many) for many in (spans, before.get((service, call), [])))
+        typical, was = (median(span.us / 1e6 for span in many) for many in (spans, before[service, call]))
         least = max(limit.NOTICEABLE_RATIO * dataset.latency_threshold(service), limit.DATABASE_GROWTH * was)
         if len(spans) >= limit.MIN_DATABASE_CALLS and typical >= least:
-            trace = max(spans, key=lambda span: span.us).trace
-            yield describe(
-                dataset, "slow_database", "warning", service, traces=[trace], call=call, calls=len(spans), typical=typical,
-                before=was, trace=trace,
-            )  # fmt: skip
+            slowest = [max(spans, key=lambda span: span.us).trace]
+            figures = {"call": call, "calls": len(spans), "typical": typical, "before": was}
+            yield describe(dataset, "slow_database", "warning", service, figures, traces=slowest)
 
 
-def _database_calls(traces: list[Trace]) -> dict[tuple[str, str], list[Span]]:
+def _database_calls(traces: Iterable[Trace]) -> dict[tuple[str, str], list[Span]]:
     found: dict[tuple[str, str], list[Span]] = defaultdict(list)
     for span in (span for trace in traces for span in trace.spans if span.database):
         found[span.service, span.label].append(span)
@@ -58,19 +58,20 @@ def _database_calls(traces: list[Trace]) -> dict[tuple[str, str], list[Span]]:
 def unanswered_calls(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
     """Find outgoing calls that fail without an answer: refused or timed out."""
     reported = {finding.service for finding in so_far if finding.kind in ("down", "silent")}
-    found: dict[tuple[str, str], list[Span]] = defaultdict(list)
-    calls: Counter[tuple[str, str]] = Counter()
-    traces = {trace.id: trace for trace in dataset.sample("short") + dataset.extremes("failed", "short")}
+    calls: dict[tuple[str, str], list[Span]] = defaultdict(list)
+    traces = {trace.id: trace for trace in dataset.sample("short") + dataset.sample("failed@short")}
     for span in (span for trace in traces.values() for span in trace.spans if span.callee):
-        calls[span.service, span.callee] += 1
-        if span.failed and not span.status:
-            found[span.service, span.callee].append(span)
-    for (service, callee), spans in found.items():
-        if len(spans) < limit.MIN_UNANSWERED_CALLS or callee in reported:
-            continue
-        yield describe(
-            dataset, "no_answer", "critical", service, of=callee if callee in dataset.services else "",
-            traces=[span.trace for span in spans[:3]], callee=callee, found=len(spans), calls=calls[service, callee],
-            took=median(span.us / 1e6 for span in spans), trace=spans[0].trace,
-            errors=sorted({span.tags.get("error.type", "") for span in spans} - {""}),
-        )  # fmt: skip
+        calls[span.service, span.callee].append(span)
+    for (service, callee), spans in calls.items():
+        found = [span for span in spans if span.failed and not span.status]
+        if len(found) >= limit.MIN_UNANSWERED_CALLS and callee not in reported:
+            figures = {
+                "callee": callee,
+                "found": len(found),
+                "calls": len(spans),
+                "took": median(span.us / 1e6 for span in found),
+                "errors": sorted({span.tags.get("error.type", "") for span in found} - {""}),
+            }
+            cause = callee if callee in dataset.services else ""
+            ids = [span.trace for span in found[:3]]
+            yield describe(dataset, "no_answer", "critical", service, figures, of=cause, traces=ids)
