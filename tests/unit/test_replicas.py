@@ -180,10 +180,7 @@ SHARED = APP | {"replicas": 2, "data": "/data", "shared_data": True, "secrets": 
 
 
 def test_compose_has_a_service_for_each_replica() -> None:
-    template = trust_as_template(
-        "{{ __container_service | compose_service(__container_service_publish, __container_service_ready_url, '', places)"
-        " }}"
-    )
+    template = trust_as_template("{{ __container_service | compose_service('', places) }}")
     places = {"root": "/src", "config": "compose/config", "role": "/src/roles/flask_app"}
     hosts = containers(SHARED, "compose")
     first, second = (
@@ -211,7 +208,7 @@ def test_replicas_have_the_secrets_of_their_app(runtime: str) -> None:
 
 
 def test_an_app_is_published_where_users_and_prometheus_reach_it() -> None:
-    template = trust_as_template("{{ __container_service_publish }}")
+    template = trust_as_template("{{ __container_service.published }}")
 
     def published(**given: str) -> list[str]:
         (host,) = containers(APP).values()
@@ -222,7 +219,7 @@ def test_an_app_is_published_where_users_and_prometheus_reach_it() -> None:
     assert published(vantage_engine_address="0.0.0.0") == ["0.0.0.0:8000:8000"]
     (host,) = containers(APP | {"address": "192.0.2.1"}).values()
     assert host.value(template) == ["192.0.2.1:8000:8000", "127.0.0.1:8000:8000"]
-    assert host.value(trust_as_template("{{ __container_service_ready_url }}")) == "http://192.0.2.1:8000/readyz"
+    assert host.value(trust_as_template("{{ __container_service.ready_url }}")) == "http://192.0.2.1:8000/readyz"
 
 
 def test_what_a_host_builds_is_neither_pulled_nor_named_like_what_compose_builds(tmp_path: Path) -> None:

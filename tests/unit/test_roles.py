@@ -65,12 +65,6 @@ def test_a_shared_default_is_documented_by_the_role_of_the_engine(name: str) -> 
     ]
 
 
-def test_defaults_of_a_service_equal_its_spec() -> None:
-    options = specs("container_service")["main"]["options"]["container_service"]["options"]
-    wanted = {name: option.get("default") for name, option in options.items() if not option.get("required")}
-    assert load(ROLES / "container_service/vars/main.yml")["__container_service_defaults"] == wanted
-
-
 @pytest.mark.parametrize("role", SERVICES)
 def test_a_service_keeps_to_its_spec(role: str) -> None:
     """As Ansible checks it in each run."""

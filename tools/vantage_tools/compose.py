@@ -66,7 +66,7 @@ def up() -> None:
     if has_grafana and (container := output(*compose("ps", "--quiet", "grafana")).strip()):
         # Grafana reads the file at its first start only.
         url = _origin(ready_urls(wanted)["grafana"])
-        run(sys.executable, "roles/grafana/files/grafana-password", url, PASSWORD, container)
+        run(sys.executable, "roles/grafana/files/grafana_password.py", url, PASSWORD, container)
     verify()
     print("", *(f"  {name:<14} {url}/" for name, url in endpoints(wanted).items()), "", sep="\n")
     if has_grafana:

@@ -1,17 +1,34 @@
-"""A service as data, in the forms that its unit, its files and its readiness check need."""
+"""A service as data, in the forms that its unit, its files and docker-compose.yml need."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load
 
+SPECS = Path(__file__).resolve().parents[1] / "meta/argument_specs.yml"
 CONFIG = "/etc/vantage"
 SECRETS = "/etc/vantage/secrets"
 PROGRAMS = "/usr/local/lib/vantage"
 CANDIDATE = "/tmp/candidate.yml"
+TEXTS = ("path", "template", "content")
+
+
+def plain(value: Any) -> Any:
+    """The same in plain types, all templates resolved; a copy of Ansible's lazy ones would hold their engine too."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def systemd_quote(value: Any) -> str:
@@ -27,35 +44,49 @@ def systemd_quote(value: Any) -> str:
     return text if plain else f'"{text}"'
 
 
-def published_ports(service: Mapping[str, Any], addresses: Mapping[str, str]) -> list[str]:
-    """The ports as `docker run --publish` takes them, each once; `addresses` are those that a name stands for."""
-    found: dict[str, list[str]] = {}
+def complete_service(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+    """The service with the defaults of its argument spec, which Ansible checks and does not apply, and further keys:
+
+    `home`, the service whose config, data and secrets it has; `published`, its ports as `docker run --publish` takes them;
+    `ready_url`, empty without a readiness check. `addresses` are those that a name in `ports` stands for.
+    """
+    spec = yaml_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    result = ArgumentSpecValidator(spec).validate({"container_service": plain(given)})
+    if result.error_messages:
+        raise AnsibleFilterError(f"container_service: {'. '.join(result.error_messages)}.")
+    service = result.validated_parameters["container_service"]
     for port in service["ports"]:
-        name = port.get("address", "engine")
-        found.setdefault(f"{port['host']}:{port['container']}", []).append(str(addresses.get(name, name)))
+        port["address"] = str(addresses.get(port["address"], port["address"]))
+    return service | {
+        "home": service["replica_of"] or service["name"],
+        "published": published_ports(service["ports"]),
+        "ready_url": ready_url(service, str(addresses["engine"])),
+    }
+
+
+def published_ports(ports: list[dict[str, Any]]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for port in ports:
+        found.setdefault(f"{port['host']}:{port['container']}", []).append(port["address"])
     return [
-        f"{address}:{ports}"
-        for ports, names in found.items()
+        f"{address}:{pair}"
+        for pair, addresses in found.items()
         # Every address includes the others.
-        for address in (["0.0.0.0"] if "0.0.0.0" in names else dict.fromkeys(names))
+        for address in (["0.0.0.0"] if "0.0.0.0" in addresses else dict.fromkeys(addresses))
     ]
 
 
-def ready_url(service: Mapping[str, Any], addresses: Mapping[str, str]) -> str:
-    """URL of the readiness check, asked from the host; empty without one."""
+def ready_url(service: Mapping[str, Any], engine_address: str) -> str:
     ready = service["ready"]
     if not ready:
         return ""
-    by_container = {str(port["container"]): port for port in reversed(service["ports"])}
+    ports = {port["container"]: port for port in reversed(service["ports"])}
     if service["network"] == "host":
-        port = {"host": ready["port"]}
-    elif str(ready["port"]) in by_container:
-        port = by_container[str(ready["port"])]
-    else:
+        ports = {ready["port"]: {"host": ready["port"], "address": engine_address}}
+    if ready["port"] not in ports:
         raise AnsibleFilterError(f"{service['name']}: ready.port {ready['port']} is not published. Add it to ports.")
-    name = port.get("address", "engine")
-    address = str(addresses.get(name, name)).replace("0.0.0.0", "127.0.0.1")
-    return f"http://{address}:{port['host']}{ready['path']}"
+    port = ports[ready["port"]]
+    return f"http://{port['address'].replace('0.0.0.0', '127.0.0.1')}:{port['host']}{ready['path']}"
 
 
 def check_command(checker: str, image: str, check: str) -> str:
@@ -67,16 +98,20 @@ def check_command(checker: str, image: str, check: str) -> str:
 
 def config_files(service: Mapping[str, Any], folder: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Directories and files of the config, as vantage_files takes them, without rights and checks."""
-    config = service["config"] or {}
-    files = [file | {"path": f"{folder}/{file['name']}"} for file in map(dict, config.get("files", []))]
-    prune = [*config.get("prune", []), *(file["name"] for file in files if "sources" in file)]
-    directories = [{"path": f"{folder}/{name}"} for name in config.get("directories", [])]
+    config = service["config"] or {"files": [], "prune": [], "directories": []}
+    files = [
+        {"path": f"{folder}/{file['name']}"} | {key: value for key, value in file.items() if value is not None}
+        for file in config["files"]
+    ]
+    prune = [*config["prune"], *(file["name"] for file in files if "sources" in file)]
+    directories = [{"path": f"{folder}/{name}"} for name in config["directories"]]
     return directories + [{"path": f"{folder}/{name}", "prune": True} for name in prune], files
 
 
 def secret_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]]:
     """The secrets as vantage_files takes them; raises AnsibleFilterError for a name that a file cannot have."""
-    for name in service["secrets"] or {}:
+    secrets = service["secrets"] or {}
+    for name in secrets:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", str(name)):
             raise AnsibleFilterError(
                 f"invalid secret name {str(name)!r} for {service['name']} "
@@ -84,29 +119,27 @@ def secret_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]
             )
     return [
         {"path": f"{folder}/{name}", "content": None if text is None else str(text), "secret": True}
-        for name, text in (service["secrets"] or {}).items()
+        for name, text in secrets.items()
     ]
 
 
 def service_files(service: Mapping[str, Any], checker: str) -> dict[str, list[dict[str, Any]]]:
     """`directories` and `files` of the service on a host; without a `checker` no file is checked."""
-    home = service["replica_of"] or service["name"]
-    uid, _, gid = str(service["user"]).partition(":")
-    directories, files = config_files(service, f"{CONFIG}/{home}")
+    uid, _, gid = service["user"].partition(":")
+    directories, files = config_files(service, f"{CONFIG}/{service['home']}")
     found: list[dict[str, Any]] = []
     for file in files:
-        given: dict[str, Any] = {key: file[key] for key in ("path", "template", "content", "sources") if key in file}
-        given |= {"mode": str(file.get("mode", "0640")), "group": gid}
-        if checker and file.get("check"):
+        given = {key: file[key] for key in (*TEXTS, "mode", "sources") if key in file} | {"group": gid}
+        if checker and "check" in file:
             given["validate"] = check_command(checker, service["image"], file["check"])
         found.append(given)
     if service["secrets"] is not None:
-        folder = f"{SECRETS}/{home}"
+        folder = f"{SECRETS}/{service['home']}"
         # Group 0 is that of every process of root: then the user alone reads them.
-        mine = {"owner": uid, "mode": "0500"} if gid == "0" else {"mode": "0750"}
-        directories.append({"path": folder, "group": gid, "prune": True, "secret": True} | mine)
-        rights = {"owner": uid, "mode": "0400"} if gid == "0" else {"mode": "0440"}
-        found += [file | rights | {"group": gid} for file in secret_files(service, folder)]
+        owner = {"owner": uid} if gid == "0" else {}
+        rights = owner | {"mode": "0500" if owner else "0750", "group": gid}
+        directories.append({"path": folder, "prune": True, "secret": True} | rights)
+        found += [file | rights | {"mode": "0400" if owner else "0440"} for file in secret_files(service, folder)]
     found += [{"path": f"{PROGRAMS}/{name}", "source": name, "mode": "0755"} for name in service["programs"]]
     return {"directories": directories, "files": found}
 
@@ -117,18 +150,208 @@ def compose_files(service: Mapping[str, Any], config: str, secrets: str) -> dict
     Without `secrets` none are written. On this machine the directory around them is its owner's alone. In a container each
     service sees its own, whose files its user, unknown here, must be able to read.
     """
-    home = service["replica_of"] or service["name"]
-    directories, given = config_files(service, f"{config}/{home}")
+    directories, given = config_files(service, f"{config}/{service['home']}")
     # git keeps no empty directory, and nothing can be mounted into a missing one.
     empty = [*(one["path"] for one in directories if "prune" not in one), *(f["path"] for f in given if "sources" in f)]
     files: list[dict[str, Any]] = [{"path": f"{path}/.gitkeep", "content": ""} for path in empty]
-    files += [{key: f[key] for key in ("path", "template", "content") if key in f} for f in given if "sources" not in f]
-    found = [{"path": f"{config}/{home}", "prune": True}] if files else []
+    files += [{key: f[key] for key in TEXTS if key in f} for f in given if "sources" not in f]
+    found = [{"path": f"{config}/{service['home']}", "prune": True}] if files else []
     if secrets and service["secrets"] is not None:
-        folder = f"{secrets}/{home}"
+        folder = f"{secrets}/{service['home']}"
         found += [{"path": secrets, "mode": "0700"}, {"path": folder, "prune": True, "secret": True}]
         files += [file | {"mode": "0444"} for file in secret_files(service, folder)]
     return {"directories": found, "files": files}
+
+
+# docker-compose.yml ---------------------------------------------------------------------------------------------------
+
+HEAD = """\
+# Rendered by `make render` from the roles and inventory/compose: change those, not this file.
+# `make compose-up` starts it, makes the password and verifies it; docs/compose.md says more.
+"""
+COMPOSE_SECRETS = "compose/secrets"
+# Gives the volumes to their users, as a unit does before it starts.
+PREPARE = "prepare"
+# 60 MB a service, and its end survives a restart of Promtail.
+LOG_SIZE, LOG_FILES = "20m", "3"
+DOCKER_ROOT = "/var/lib/docker"
+
+
+class Dumper(yaml.SafeDumper):
+    """Without anchors: each service can be read by itself."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def represent_string(dumper: Dumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+Dumper.add_representer(str, represent_string)
+
+
+def escape(value: Any) -> Any:
+    """The same with every $ doubled, which Compose would take for a variable; its own stay."""
+    if isinstance(value, Mapping):
+        return {key: escape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [escape(inner) for inner in value]
+    if isinstance(value, str) and not value.startswith("${VANTAGE_"):
+        return value.replace("$", "$$")
+    return value
+
+
+def relative(path: str, root: str) -> str:
+    """The path as docker-compose.yml names it: from `root`, its project directory, if it lies below."""
+    path, root = os.path.normpath(path), os.path.normpath(root)
+    return "./" + os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
+
+
+def bind(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
+    """A mount of a directory; a missing one is an error, not created empty and owned by root."""
+    if source.startswith(f"{DOCKER_ROOT}/"):
+        source = "${VANTAGE_DOCKER_ROOT:-" + DOCKER_ROOT + "}" + source.removeprefix(DOCKER_ROOT)
+    mount: dict[str, Any] = {"type": "bind", "source": source, "target": target}
+    if read_only:
+        mount["read_only"] = True
+    return mount | {"bind": {"create_host_path": False}}
+
+
+def volume(name: str, target: str) -> dict[str, Any]:
+    # Without nocopy the image's own directory would decide whose the volume is.
+    return {"type": "volume", "source": name, "target": target, "volume": {"nocopy": True}}
+
+
+def mounts(service: Mapping[str, Any], places: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The mounts of a service: config, data, secrets, and further ones."""
+    home, result = service["home"], []
+    if config := service["config"]:
+        result.append(bind(f"./{places['config']}/{home}", config["mount"]))
+        for file in config["files"]:
+            if file["sources"]:
+                source = f"{places['role']}/files/{Path(file['sources']).parent}"
+                result.append(bind(relative(source, places["root"]), f"{config['mount']}/{file['name']}"))
+    if service["data"]:
+        result.append(volume(home, service["data"]))
+    if service["secrets"] is not None:
+        result.append(bind(f"./{COMPOSE_SECRETS}/{home}", "/run/secrets"))
+    for text in service["volumes"]:
+        source, target, *options = str(text).split(":")
+        # rslave, which follows later mounts, is refused where / is private, as in Docker Desktop.
+        result.append(bind(source, target, read_only="ro" in (options[0].split(",") if options else [])))
+    return result
+
+
+def build_context(service: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, str]:
+    """Where Compose builds the image; raises AnsibleFilterError without a Dockerfile, which on a VM is not needed."""
+    source = str(service["build"])
+    if source and not Path(source, "Dockerfile").is_file():
+        raise AnsibleFilterError(
+            f"app {service['name']}: no Dockerfile in its source {source}, which Docker Compose needs to build it. "
+            "Write one, or build the image yourself and set `image` alone. Nothing was written."
+        )
+    return {"context": relative(source, places["root"])} if source else {}
+
+
+def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str, str]) -> dict[str, Any]:
+    """One service of docker-compose.yml; what is empty is left out.
+
+    `digest` is that of the config files, so that a change of them recreates the container, and `places` has `root` (the
+    repository) and `role` (the calling role), and `config`, the path of the config below `root`.
+    """
+    name, replica_of = service["name"], service["replica_of"]
+    aliases = [*filter(None, [replica_of]), *service["aliases"]]
+    options = {"tag": f"vantage-{name}.service", "max-size": LOG_SIZE, "max-file": LOG_FILES}
+    labels = {
+        "vantage.ready": service["ready_url"],
+        "vantage.replica_of": replica_of,
+        "vantage.config": digest[:16] if service["config"] else "",
+    }
+    found = {
+        "image": service["image"],
+        "entrypoint": shlex.split(service["entrypoint"]),
+        "command": service["command"],
+        "hostname": name,
+        "network_mode": "host" if service["network"] == "host" else "",
+        "networks": {"default": {"aliases": aliases}} if aliases else {},
+        "user": service["user"],
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "cap_add": service["capabilities"],
+        "security_opt": ["no-new-privileges"],
+        "group_add": service["groups"],
+        "mem_limit": service["memory"],
+        "memswap_limit": service["memory"],
+        "pids_limit": service["pids"],
+        "tmpfs": service["tmpfs"],
+        "extra_hosts": service["hosts"],
+        "ports": service["published"],
+        "environment": {key: str(value) for key, value in service["environment"].items()},
+        "volumes": mounts(service, places),
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{service['stop_seconds']}s",
+        "depends_on": {PREPARE: {"condition": "service_completed_successfully"}} if service["data"] else {},
+        # Promtail reads these files; the tag is what the unit would be called.
+        "logging": {
+            "driver": "json-file",
+            "options": options | ({"labels": "vantage.replica_of"} if replica_of else {}),
+        },
+        "labels": {key: value for key, value in labels.items() if value},
+        "profiles": [service["profile"]] if service["profile"] else [],
+        "build": build_context(service, places),
+    }
+    return {key: value for key, value in found.items() if value not in ("", [], {})}
+
+
+def prepare(stores: Mapping[str, str], image: str) -> dict[str, Any]:
+    """Gives each volume to its user once; Promtail's image is the one of the stack with a shell and chown everywhere."""
+    lines = "\n".join(
+        f'[ "$(stat -c %u:%g /volumes/{name})" = {user} ] || {{ chmod 0750 /volumes/{name} && chown {user} /volumes/{name}; }}'
+        for name, user in stores.items()
+    )
+    return {
+        "image": image,
+        "entrypoint": ["/bin/sh", "-euc"],
+        "command": [lines],
+        "user": "0:0",
+        "read_only": True,
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "cap_add": ["CHOWN"],
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": "32m",
+        "memswap_limit": "32m",
+        "pids_limit": 16,
+        "volumes": [volume(name, f"/volumes/{name}") for name in stores],
+    }
+
+
+def compose_text(described: Mapping[str, Any], subnet: str, gateway: str) -> str:
+    """The text of docker-compose.yml, of what compose_service gave for each service."""
+    services: dict[str, dict[str, Any]] = plain(described)
+    built: set[str] = set()
+    for service in services.values():
+        # Two services of one image: built twice at a time, the engine refuses one.
+        if service["image"] in built:
+            service.pop("build", None)
+        elif "build" in service:
+            built.add(service["image"])
+    stores: dict[str, str] = {}
+    for service in services.values():
+        for mount in service.get("volumes", []):
+            if mount["type"] == "volume":
+                stores.setdefault(mount["source"], service["user"])
+    document = {
+        "name": "vantage",
+        "services": escape({PREPARE: prepare(stores, services["promtail"]["image"])} | services),
+        "networks": {"default": {"ipam": {"config": [{"subnet": subnet, "gateway": gateway}]}}},
+        "volumes": dict.fromkeys(stores),
+    }
+    return HEAD + yaml.dump(plain(document), Dumper=Dumper, sort_keys=False, width=140, allow_unicode=True)
 
 
 class FilterModule:
@@ -137,9 +360,10 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Their names in templates."""
         return {
+            "complete_service": complete_service,
             "compose_files": compose_files,
-            "published_ports": published_ports,
-            "ready_url": ready_url,
+            "compose_service": compose_service,
+            "compose_text": compose_text,
             "service_files": service_files,
             "systemd_quote": systemd_quote,
         }

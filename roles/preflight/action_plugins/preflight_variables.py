@@ -66,7 +66,9 @@ def known_options(entry_point: str = "main") -> dict[str, Option]:
         specs = read(meta / "argument_specs.yml").get("argument_specs", {}).get(entry_point, {}).get("options", {})
         forms = read(meta / "value_patterns.yml").get(entry_point, {})
         for name, spec in specs.items():
-            form = forms.get(name, "count" if spec["type"] == "int" else None)
+            # A name ends in its form: loki_port, loki_image.
+            word = name.rpartition("_")[2]
+            form = forms.get(name, word if word in FORMS else "count" if spec["type"] == "int" else None)
             options[name] = Option(spec, Form(**form) if isinstance(form, dict) else FORMS[form] if form else None)
     return options
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Resets Grafana's admin password when the one in the file does not log in: grafana-password URL [FILE [CONTAINER]]
+"""Resets Grafana's admin password when the one in the file does not log in: grafana_password.py URL [FILE [CONTAINER]]
 
 The password travels in a header and on standard input, never in an argument list.
 """
@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 SECRET = "/etc/vantage/secrets/grafana/admin_password"
+RESET = "grafana cli --homepath=/usr/share/grafana admin reset-admin-password --password-from-stdin"
 
 
 def logs_in(url: str, password: str) -> bool:
@@ -34,29 +35,15 @@ def main(url: str, file: str = SECRET, container: str = "vantage-grafana") -> No
     try:
         if logs_in(url, password):
             return
-        reset = [
-            "docker",
-            "exec",
-            "--interactive",
-            container,
-            "grafana",
-            "cli",
-            "--homepath=/usr/share/grafana",
-        ]
-        result = subprocess.run(
-            [*reset, "admin", "reset-admin-password", "--password-from-stdin"],
-            check=False,
-            input=password + "\n",
-            capture_output=True,
-            text=True,
-        )
+        command = ["docker", "exec", "--interactive", container, *RESET.split()]
+        result = subprocess.run(command, check=False, input=password + "\n", capture_output=True, text=True)
         if result.returncode or not logs_in(url, password):
             sys.exit(
-                f"Grafana does not take the password in {file}, and resetting it failed: {result.stderr.strip()[-500:]}. "
-                "Grafana may have locked the account for five minutes after failed logins; run site.yml again then."
+                f"cannot set Grafana's password to the one in {file}: {result.stderr.strip()[-500:]}. Grafana locks the "
+                "account for five minutes after failed logins. Run site.yml again then."
             )
     except OSError as error:
-        sys.exit(f"Grafana at {url} cannot be asked: {error}. See journalctl -u vantage-grafana.service")
+        sys.exit(f"Grafana does not answer at {url}: {error}. See journalctl -u vantage-grafana.service.")
     print("password reset")
 
 
