@@ -89,6 +89,10 @@ compose docs dashboards:
 	$(error `make $@` is now `make render`)
 test-report:
 	$(error `make $@` is now `.venv/bin/vantage $@`)
+completion:
+	$(error `make $@` is now `.venv/bin/vantage --install-completion`)
+collection:
+	$(error `make $@` is gone: set roles_path to the folder roles of a checkout (docs/adr/019-no-collection.md))
 
 .PHONY: help $(VM_TARGETS) traffic $(COMPOSE_TARGETS) $(TARGETS) images samples test-systems requirements clean \
-  compose docs dashboards test-report
+  compose docs dashboards test-report completion collection
