@@ -17,7 +17,7 @@ from grafana import Grafana
 from playwright.sync_api import sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# No sandbox, because root may run the tests; the browser sees nothing but this Grafana, and asks nobody else.
+# No sandbox, because root may run the tests; the browser opens this Grafana alone.
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 

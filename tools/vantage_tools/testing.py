@@ -30,7 +30,7 @@ app = typer.Typer()
 
 @app.command()
 def test() -> None:
-    """Run lint, the unit tests, and the whole path in a system container."""
+    """Run lint, the unit tests, and the whole path in system containers, on one host and on two."""
     begin = time.monotonic()
 
     def step(name: str) -> None:
@@ -46,6 +46,8 @@ def test() -> None:
     run(*IMAGES, "get")
     step("molecule: create, converge, idempotence, verify, destroy")
     run("molecule", "test")
+    step("molecule: the same with the apps and the stores on two hosts")
+    run("molecule", "test", "--scenario-name", "two_hosts")
     step("done")
 
 

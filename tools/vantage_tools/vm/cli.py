@@ -126,9 +126,11 @@ def container_up(
     name: str,
     publish: Annotated[list[str] | None, typer.Option(metavar="PORT", help="PORT or HOST:PORT, on 127.0.0.1")] = None,
     mount: Annotated[list[str] | None, typer.Option(metavar="SOURCE:TARGET")] = None,
+    network: Annotated[str, typer.Option(help="a Docker network that exists; with --address")] = "",
+    address: Annotated[str, typer.Option(help="its address on that network")] = "",
 ) -> None:
     """Create or start it and wait for systemd."""
-    SystemContainer(name).up(publish or [], mount or [])
+    SystemContainer(name).up(publish or [], mount or [], network, address)
 
 
 @container_app.command("down")

@@ -71,7 +71,7 @@ class SystemContainer:
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         return ["docker", "exec", "--interactive", *terminal, self.name, *argv]
 
-    def up(self, publish: Sequence[str] = (), mounts: Sequence[str] = ()) -> None:
+    def up(self, publish: Sequence[str] = (), mounts: Sequence[str] = (), network: str = "", address: str = "") -> None:
         """Create the container (ports as PORT or HOST:PORT, mounts as SOURCE:TARGET) or start the one that exists."""
         for port in publish:
             if not re.fullmatch(r"\d+(:\d+)?", port):
@@ -88,7 +88,7 @@ class SystemContainer:
             if not self.is_running:
                 output("docker", "start", self.name)
         else:
-            self._create(publish, mounts)
+            self._create(publish, mounts, [f"--network={network}", f"--ip={address}"] if network else [])
         self._wait_for_systemd()
 
     def down(self, keep_data: bool = False) -> None:
@@ -120,7 +120,7 @@ class SystemContainer:
         if self._inspect(f'{{{{index .Config.Labels "{LABEL}"}}}}') != "1":
             raise UserError(f"container {self.name} exists and was not made by vantage.", "choose another name.")
 
-    def _create(self, publish: Sequence[str], mounts: Sequence[str]) -> None:
+    def _create(self, publish: Sequence[str], mounts: Sequence[str], network: Sequence[str]) -> None:
         images = cache_dir() / "images"
         images.mkdir(parents=True, exist_ok=True)
         has_data = succeeds("docker", "volume", "inspect", *self.volumes)
@@ -135,6 +135,7 @@ class SystemContainer:
             f"--volume={images}:/var/cache/vantage/images:ro",
             *(f"--publish=127.0.0.1:{port.split(':')[0]}:{port.split(':')[-1]}" for port in publish),
             *(f"--volume={mount}" for mount in mounts),
+            *network,
         ]
         init = output(
             *("docker", "image", "inspect", self.image, "--format"),
