@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
 from machine import Machine, wait
 
 
@@ -25,23 +24,6 @@ def test_a_broken_hop_is_named(vm: Machine, playbook) -> None:
     assert result.returncode != 0
     assert "'trace'" in result.stdout
     assert "vantage-jaeger.service" in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("playbook_name", "misspelt", "meant"),
-    [
-        ("verify", "verify_secnds", "verify_seconds"),
-        ("report", "report_shrt", "report_short"),
-        ("verify", "verify_tme", "verify_seconds"),
-    ],
-)
-def test_misspelt_option_of_a_read_only_playbook_is_refused(
-    playbook, playbook_name: str, misspelt: str, meant: str
-) -> None:
-    result = playbook(f"playbooks/{playbook_name}.yml", "-e", f"{misspelt}=4")
-    assert result.returncode != 0
-    assert misspelt in result.stdout
-    assert meant in result.stdout
 
 
 def test_log_line_is_found_by_trace_id_with_its_fields(vm: Machine) -> None:

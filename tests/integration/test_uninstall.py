@@ -55,16 +55,6 @@ def check_a_bare_machine(machine: Machine, run: Run) -> None:
     assert NOTHING_LEFT in output
 
 
-def refuse_a_misspelt_option(machine: Machine, run: Run) -> None:
-    """It must not end as if the data were removed."""
-    before = machine.sh(INSTALLED)
-    status, output = run("uninstall_dta=true")
-    assert status != 0
-    for word in ("uninstall_dta", "uninstall_data", "uninstall_engine"):
-        assert word in output
-    assert machine.sh(INSTALLED) == before
-
-
 def report_in_check_mode(machine: Machine, run: Run) -> None:
     before = machine.sh(INSTALLED)
     images = machine.sh("sed -n 's/^Image=//p' /etc/systemd/system/vantage-*.service").split()
@@ -152,7 +142,6 @@ def test_uninstall_removes_what_site_installed_and_nothing_else(
         "printf '[Service]\\nExecStart=/bin/true\\n' > vantage-not-ours.service"
     )
     for step in (
-        refuse_a_misspelt_option,
         report_in_check_mode,
         remove_all_but_the_data,
         change_nothing_in_a_second_run,
