@@ -22,8 +22,9 @@ BIN = Path(sys.executable).parent
 CONTAINER = [sys.executable, "-m", "vantage_tools", "container"]
 
 
-def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def play(inventory: str, name: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run a playbook of the repository; return the finished process with its output."""
+    given = ["-e", json.dumps(variables)] if variables else []
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
@@ -32,7 +33,7 @@ def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProc
         "PYTHONPATH": str(ROOT / "tools"),
     }
     return subprocess.run(
-        [str(BIN / "ansible-playbook"), "-i", inventory, str(ROOT / name), *arguments],
+        [str(BIN / "ansible-playbook"), "-i", inventory, str(ROOT / name), *arguments, *given],
         check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 

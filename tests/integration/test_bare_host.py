@@ -37,7 +37,7 @@ def test_check_mode_changes_nothing(bare: Machine, run) -> None:
 
 
 def test_too_little_disk_is_refused(bare: Machine, run) -> None:
-    result = run("site.yml", "-e", "preflight_disk_mb=99999999")
+    result = run("site.yml", preflight_disk_mb=99999999)
     assert result.returncode != 0
     for words in ("preflight_disk_mb", "99999999", "/var"):
         assert words in result.stdout, result.stdout

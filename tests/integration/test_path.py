@@ -18,7 +18,7 @@ def test_one_request_is_found_as_log_trace_metric_and_exemplar(playbook) -> None
 def test_a_broken_hop_is_named(vm: Machine, playbook) -> None:
     vm.sh("systemctl stop vantage-jaeger")
     try:
-        result = playbook("playbooks/verify.yml", "-e", "verify_seconds=4")
+        result = playbook("playbooks/verify.yml", verify_seconds=4)
     finally:
         vm.sh("systemctl start vantage-jaeger")
     assert result.returncode != 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from machine import Machine, wait
 
+PICTURES = ["requests", "errors", "latency", "time", "services", "trace-slowest", "trace-typical", "trace-failing"]
 FAULTS = "http://127.0.0.1:8001/faults"
 SEND = "for i in $(seq 40); do curl -sS -o /dev/null http://127.0.0.1:8000/products; done"
 FAILURES = 'http_server_request_duration_seconds_count{http_response_status_code=~"5.."}'
@@ -42,9 +43,7 @@ def test_report_finds_errors_in_the_warehouse_and_needs_no_other_file(
     finally:
         vm.sh(f"curl -fsS -X DELETE {FAULTS}")
     begin = time.monotonic()
-    done = playbook(
-        "playbooks/report.yml", "-e", f"report_dir={tmp_path}", "-e", "report_short=3m", "-e", "report_long=15m"
-    )
+    done = playbook("playbooks/report.yml", report_dir=str(tmp_path), report_short="3m", report_long="15m")
     took = time.monotonic() - begin
     assert done.returncode == 0, done.stdout + done.stderr
     assert took < 60, f"{took:.0f} s\n{done.stdout}"
@@ -58,26 +57,17 @@ def test_report_finds_errors_in_the_warehouse_and_needs_no_other_file(
 
     page = (tmp_path / "report.html").read_text()
     assert not re.findall(r'(?:src|srcset)="(?!data:)|<link|@import|url\(', page)
-    for name in (
-        "requests",
-        "errors",
-        "latency",
-        "time",
-        "services",
-        "trace-slowest",
-        "trace-typical",
-        "trace-failing",
-    ):
+    for name in PICTURES:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
         assert f"({name}.png)" in (tmp_path / "report.md").read_text()
-    assert page.count("data:image/png;base64,") == 8
+    assert page.count("data:image/png;base64,") == len(PICTURES)
     # The error's pattern, its lines and an example trace.
     assert "shop.faults.InjectedFault: injected by /faults" in page
     assert "http_response_status_code &gt;= 500" in page
 
 
 def test_report_in_check_mode_asks_and_writes_nothing(playbook: Any, tmp_path: Path) -> None:
-    done = playbook("playbooks/report.yml", "--check", "-e", f"report_dir={tmp_path}/none")
+    done = playbook("playbooks/report.yml", "--check", report_dir=f"{tmp_path}/none")
     assert done.returncode == 0, done.stdout
     assert "Collect metrics" not in done.stdout
     assert not (tmp_path / "none").exists()
@@ -89,13 +79,7 @@ def test_report_refuses_impossible_time_ranges(playbook: Any, tmp_path: Path) ->
         ("5m", "6m", "at least twice"),
         ("5s", "1h", "30s or more"),
     ):
-        done = playbook(
-            "playbooks/report.yml",
-            "-e",
-            f"report_dir={tmp_path}/none",
-            "-e",
-            json.dumps({"report_short": short, "report_long": long}),
-        )
+        done = playbook("playbooks/report.yml", report_dir=f"{tmp_path}/none", report_short=short, report_long=long)
         assert done.returncode != 0
         assert said in re.sub(r"\s+", " ", done.stdout), done.stdout
     assert not (tmp_path / "none").exists()

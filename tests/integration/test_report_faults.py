@@ -61,15 +61,8 @@ def report(playbook: Any, tmp_path: Path) -> Report:
     """Runs the playbook; returns the findings that are not over."""
 
     def run() -> list[dict[str, Any]]:
-        done = playbook(
-            "playbooks/report.yml",
-            "-e",
-            f"report_dir={tmp_path}",
-            "-e",
-            f"report_short={SHORT}s",
-            "-e",
-            f"report_long={LONG}s",
-        )
+        ranges = {"report_short": f"{SHORT}s", "report_long": f"{LONG}s"}
+        done = playbook("playbooks/report.yml", report_dir=str(tmp_path), **ranges)
         assert done.returncode == 0, done.stdout + done.stderr
         assert (tmp_path / "report.html").stat().st_size > 20_000
         print("\n".join(line for line in done.stdout.splitlines() if line.startswith("report:")))

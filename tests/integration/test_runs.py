@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -66,7 +65,7 @@ BAD = {
 def test_invalid_input_changes_nothing(vm: Machine, playbook, case: str) -> None:
     tags, variables, words = BAD[case]
     before = vm.sh(SNAPSHOT)
-    result = playbook("site.yml", "--tags", tags, "-e", json.dumps(variables))
+    result = playbook("site.yml", "--tags", tags, **variables)
     said = result.stdout + result.stderr
     assert result.returncode != 0, said
     for word in words:
@@ -80,7 +79,7 @@ def test_port_in_use_is_refused_with_the_program_that_uses_it(vm: Machine, playb
     before = vm.sh(SNAPSHOT)
     try:
         vm.sh("for i in $(seq 50); do ss -Hltn 'sport = :9999' | grep -q . && break; sleep 0.1; done")
-        result = playbook("site.yml", "--tags", "preflight", "-e", json.dumps({"loki_port": 9999}))
+        result = playbook("site.yml", "--tags", "preflight", loki_port=9999)
     finally:
         vm.sh("systemctl stop port-thief")
     said = result.stdout + result.stderr

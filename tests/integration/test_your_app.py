@@ -120,8 +120,7 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
         {"name": "plain", "source": str(plain), "port": 8000, "health_path": "/", "metrics": False, "secrets": {"token": secret}},
         {"name": "static", "image": "static:1", "port": 8002, "container_port": 8080, "health_path": "/", "metrics": False},
     ]  # fmt: skip
-    given = ["-e", json.dumps({"vantage_apps": apps})]
-    result = playbook("site.yml", *OF_APPS, *given)
+    result = playbook("site.yml", *OF_APPS, vantage_apps=apps)
     assert result.returncode == 0, result.stdout
     assert vm.sh("curl -sf http://127.0.0.1:8002/").strip() == "only a page"
     assert vm.sh("docker exec vantage-plain cat /run/secrets/token") == secret
@@ -129,7 +128,7 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
         "docker inspect vantage-plain; journalctl --boot --no-pager --lines=5000"
     )
     for name in ("plain", "static"):
-        verified = playbook("playbooks/verify.yml", "-e", f"verify_app={name}", *given)
+        verified = playbook("playbooks/verify.yml", verify_app=name, vantage_apps=apps)
         assert verified.returncode == 0, verified.stdout
         assert "line(s)" in row(verified.stdout, "log")
         assert "not instrumented" in row(verified.stdout, "trace")
@@ -163,7 +162,7 @@ def test_all_invalid_apps_are_reported_at_once_and_nothing_is_changed(vm: Machin
         kept | {"name": "writers", "replicas": 2},
     ]
     before = vm.sh(SNAPSHOT)
-    result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": apps}))
+    result = playbook("site.yml", *OF_APPS, vantage_apps=apps)
     said = " ".join((result.stdout + result.stderr).split())
     assert result.returncode != 0, said
     for words in (
@@ -193,11 +192,8 @@ def test_app_that_does_not_start_does_not_replace_the_running_one(
     # Of the name and source that may run already: what is built of it once is there.
     app = {"name": "plain", "source": str(folder), "port": 8000, "health_path": "/", "metrics": False} | changes
     before = vm.sh(SNAPSHOT)
-    given = {
-        "vantage_apps": [{key: value for key, value in app.items() if value is not None}],
-        "vantage_ready_seconds": 5,
-    }
-    result = playbook("site.yml", *OF_APPS, "-e", json.dumps(given))
+    apps = [{key: value for key, value in app.items() if value is not None}]
+    result = playbook("site.yml", *OF_APPS, vantage_apps=apps, vantage_ready_seconds=5)
     said = " ".join((result.stdout + result.stderr).split())
     assert result.returncode != 0, said
     for word in words:
@@ -231,7 +227,7 @@ def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, 
     pair = {"name": "pair", "image": "pair:1", "port": 8000, "secrets": {"token": "planted-secret-5b0d42"}}
 
     def deploy(**keys: object) -> None:
-        result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": [pair | keys]}))
+        result = playbook("site.yml", *OF_APPS, vantage_apps=[pair | keys])
         assert result.returncode == 0, result.stdout
 
     # A new environment, so that both are recreated even after an interrupted test.
