@@ -38,6 +38,21 @@ def play(inventory: str, name: str, *arguments: str, **variables: Any) -> subpro
     )  # fmt: skip
 
 
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the output of a run that must succeed."""
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
+    """Return the output of a run that must fail and name `words`, with single spaces."""
+    output = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0, output
+    for word in words:
+        assert word in output, output[-3000:]
+    return output
+
+
 def write_inventory(folder: Path, name: str, variables: dict[str, str]) -> str:
     """Write an inventory with one machine in both groups, and an unreachable host in neither."""
     hosts: dict[str, Any] = {group: {"hosts": {name: variables}} for group in ("app", "monitoring")}
@@ -110,6 +125,21 @@ class Machine:
             for service in self.not_ready()
         ]
         return "\n".join([self.status(), *journals])
+
+    def now(self) -> str:
+        """Return the machine's time in seconds since 1970."""
+        return self.sh("date +%s.%N").strip()
+
+    @contextmanager
+    def faults(self, **values: Any) -> Iterator[None]:
+        """Inject faults into the warehouse, and remove them at the end."""
+        url = "http://127.0.0.1:8001/faults"
+        body = shlex.quote(json.dumps(values))
+        self.sh(f"curl -fsS -o /dev/null -X PUT -H 'Content-Type: application/json' -d {body} {url}")
+        try:
+            yield
+        finally:
+            self.sh(f"curl -fsS -X DELETE {url}")
 
     def trace_id(self) -> str:
         """The trace id of one fresh request of the storefront."""

@@ -42,8 +42,6 @@ VARIABLES = [
 def traffic(vm: Machine) -> None:
     """Requests of every kind, some of them failing, until the slowest rules have seen them."""
     vm.wait_ready()
-    faults = "http://127.0.0.1:8001/faults"
-    vm.sh(f"curl -fsS -X PUT -H 'Content-Type: application/json' -d '{{\"error_rate\": 0.3}}' {faults}")
     order = "curl -sS -o /dev/null -H 'Content-Type: application/json' -d '{\"product_id\":1,\"quantity\":1}' $b/orders"
     paths = "/ /products /products/1 /ping /nothing"
     once = f"for p in {paths}; do curl -sS -o /dev/null $b$p; done; {order}"
@@ -51,12 +49,10 @@ def traffic(vm: Machine) -> None:
     spans = 'count(rate(traces_span_metrics_calls_total{service_name="warehouse"}[1m]) > 0)'
     failed = 'service_name_http_route:http_server_errors:rate6h{service_name="storefront"} > 0'
     begin = time.monotonic()
-    try:
+    with vm.faults(error_rate=0.3):
         while not (vm.instant(rule) and vm.instant(spans) and vm.instant(failed) and time.monotonic() - begin > 45):
             vm.sh(f"b=http://127.0.0.1:8000; for i in 1 2 3 4 5; do {once}; sleep 0.5; done")
             assert time.monotonic() - begin < SETTLED, "the recording rules have seen no traffic"
-    finally:
-        vm.sh(f"curl -fsS -X DELETE {faults}")
 
 
 def filled(text: str, *, regular: bool = True) -> str:

@@ -129,7 +129,7 @@ UP = 'up{service_name="storefront"}'
 def remember(vm: Machine) -> tuple[str, float]:
     """The trace id of a request that has reached all stores, and the time of a sample from after it."""
     trace_id = vm.trace_id()
-    sent = vm.sh("date +%s.%N").strip()
+    sent = vm.now()
     wait(lambda: vm.trace(trace_id), 20)
     wait(lambda: vm.log_lines(f'{{service_name="storefront"}} | trace_id = `{trace_id}`', time.time() - 120), 20)
     # Not any sample: for five minutes one from before an earlier end of Prometheus would be answered too.

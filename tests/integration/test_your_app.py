@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import ROOT, Machine, play, wait
+from machine import ROOT, Machine, play, refused, succeeded, wait
 from test_runs import SNAPSHOT
 
 # An app's data outlives the app.
@@ -49,7 +49,7 @@ def site(vm: Machine, inventory: str) -> Iterator[None]:
     yield
     result = play(inventory, "site.yml", *OF_APPS)
     vm.sh(FORGET)
-    assert result.returncode == 0, result.stdout
+    succeeded(result)
     assert not vm.not_ready(), vm.explain()
 
 
@@ -91,10 +91,9 @@ def test_commands_of_the_guide_work_as_written(vm: Machine, playbook, tmp_path: 
                 answers.append(vm.sh(f"cd /tmp && {line}"))
                 continue
             assert words[:3] == ["ansible-playbook", "-i", "inventory/container"], line
-            result = playbook(words[3], *words[4:])
-            assert result.returncode == 0, result.stdout + result.stderr
+            output = succeeded(playbook(words[3], *words[4:]))
             if "verify" in words[3]:
-                verified.append(result.stdout)
+                verified.append(output)
     assert json.loads(answers[-1]) == {"posts": [{"title": "Hello", "by": "ada"}]}
     untouched, traced, all_three = verified
     assert "line(s)" in row(untouched, "log")
@@ -120,18 +119,14 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
         {"name": "plain", "source": str(plain), "port": 8000, "health_path": "/", "metrics": False, "secrets": {"token": secret}},
         {"name": "static", "image": "static:1", "port": 8002, "container_port": 8080, "health_path": "/", "metrics": False},
     ]  # fmt: skip
-    result = playbook("site.yml", *OF_APPS, vantage_apps=apps)
-    assert result.returncode == 0, result.stdout
+    output = succeeded(playbook("site.yml", *OF_APPS, vantage_apps=apps))
     assert vm.sh("curl -sf http://127.0.0.1:8002/").strip() == "only a page"
     assert vm.sh("docker exec vantage-plain cat /run/secrets/token") == secret
-    assert secret not in result.stdout + vm.sh(
-        "docker inspect vantage-plain; journalctl --boot --no-pager --lines=5000"
-    )
+    assert secret not in output + vm.sh("docker inspect vantage-plain; journalctl --boot --no-pager --lines=5000")
     for name in ("plain", "static"):
-        verified = playbook("playbooks/verify.yml", verify_app=name, vantage_apps=apps)
-        assert verified.returncode == 0, verified.stdout
-        assert "line(s)" in row(verified.stdout, "log")
-        assert "not instrumented" in row(verified.stdout, "trace")
+        verified = succeeded(playbook("playbooks/verify.yml", verify_app=name, vantage_apps=apps))
+        assert "line(s)" in row(verified, "log")
+        assert "not instrumented" in row(verified, "trace")
     assert vm.log_lines('{service_name="plain", level="warning"} |= "a visitor came"', since=minutes_ago(10))
     # http.server writes no level; the status decides.
     assert vm.log_lines('{service_name="static", level="info"} |= "GET / HTTP"', since=minutes_ago(10))
@@ -162,18 +157,15 @@ def test_all_invalid_apps_are_reported_at_once_and_nothing_is_changed(vm: Machin
         kept | {"name": "writers", "replicas": 2},
     ]
     before = vm.sh(SNAPSHOT)
-    result = playbook("site.yml", *OF_APPS, vantage_apps=apps)
-    said = " ".join((result.stdout + result.stderr).split())
-    assert result.returncode != 0, said
-    for words in (
+    refused(
+        playbook("site.yml", *OF_APPS, vantage_apps=apps),
         f"app empty: no Flask app in {ROOT / 'docs'}",
         "app none: source /nowhere",
         "app misspelt: unknown key: helth_path",
         "health_path",
         "app writers: replicas:",
         "/srv/app/instance",
-    ):
-        assert words in said, said[-3000:]
+    )
     assert vm.sh(SNAPSHOT) == before
     assert vm.sh("curl -sf http://127.0.0.1:8000/")
 
@@ -193,11 +185,7 @@ def test_app_that_does_not_start_does_not_replace_the_running_one(
     app = {"name": "plain", "source": str(folder), "port": 8000, "health_path": "/", "metrics": False} | changes
     before = vm.sh(SNAPSHOT)
     apps = [{key: value for key, value in app.items() if value is not None}]
-    result = playbook("site.yml", *OF_APPS, vantage_apps=apps, vantage_ready_seconds=5)
-    said = " ".join((result.stdout + result.stderr).split())
-    assert result.returncode != 0, said
-    for word in words:
-        assert word in said, said[-3000:]
+    refused(playbook("site.yml", *OF_APPS, vantage_apps=apps, vantage_ready_seconds=5), *words)
     assert vm.sh(SNAPSHOT) == before
     assert vm.sh("curl -sf http://127.0.0.1:8000/")
 
@@ -227,8 +215,7 @@ def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, 
     pair = {"name": "pair", "image": "pair:1", "port": 8000, "secrets": {"token": "planted-secret-5b0d42"}}
 
     def deploy(**keys: object) -> None:
-        result = playbook("site.yml", *OF_APPS, vantage_apps=[pair | keys])
-        assert result.returncode == 0, result.stdout
+        succeeded(playbook("site.yml", *OF_APPS, vantage_apps=[pair | keys]))
 
     # A new environment, so that both are recreated even after an interrupted test.
     deploy(replicas=2, environment={"ROUND": str(time.time())})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import testinfra
-from machine import Machine, play, wait
+from machine import Machine, play, succeeded, wait
 
 APP_SERVICES = {"storefront", "warehouse", "node-exporter", "promtail"}
 STORES = {"prometheus", "loki", "jaeger", "alertmanager"}
@@ -32,8 +32,7 @@ def monitoring() -> Machine:
 
 
 def test_verify_playbook_finds_a_request_to_the_other_host() -> None:
-    result = play(os.environ["MOLECULE_INVENTORY_FILE"], "playbooks/verify.yml")
-    assert result.returncode == 0, result.stdout
+    succeeded(play(os.environ["MOLECULE_INVENTORY_FILE"], "playbooks/verify.yml"))
 
 
 def test_app_host_runs_no_store(app: Machine, monitoring: Machine) -> None:
