@@ -37,16 +37,6 @@ def test_values_are_read() -> None:
     assert settings.port == 8080
 
 
-def test_traces_endpoint_goes_before_the_general_one() -> None:
-    settings = Settings.from_environment(
-        {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://general:4318",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://traces/v1/traces",
-        }
-    )
-    assert settings.export_endpoint == "https://traces/v1/traces"
-
-
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
 def test_standard_variables_switch_the_export_off(off: dict[str, str]) -> None:
     assert Settings.from_environment(off).export_spans is False
@@ -107,7 +97,11 @@ def test_sampler_ratio_out_of_range_is_an_error(ratio: str) -> None:
         ),
         ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "GRPC"}, "grpc", "http://localhost:4317"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c/base/"}, "http/protobuf", "http://c/base/v1/traces"),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c/own"}, "http/protobuf", "http://c/own"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c/own"},
+            "http/protobuf",
+            "http://c/own",
+        ),
         (
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "https://c:4317"},
             "grpc",

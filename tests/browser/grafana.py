@@ -191,9 +191,17 @@ class Grafana:
         answer = self._api.post(self.url + path, data=body)
         return answer.status, answer.json(), time.monotonic() - begin
 
+    def instant(self, query: str) -> list[Any]:
+        """Return the series that a PromQL query returns now."""
+        source = {"type": "prometheus", "uid": "vantage-prometheus"}
+        asked = {"refId": "A", "datasource": source, "expr": query, "instant": True, "range": False}
+        status, answer, _ = self.post("/api/ds/query", {"queries": [asked], "from": "now-5m", "to": "now"})
+        assert status == 200, answer
+        return [frame for frame in answer["results"]["A"]["frames"] if any(frame["data"]["values"])]
+
     def look(self, path: str, *, width: int = 1440, height: int = 900) -> View:
         """A page of Grafana in a window of its own."""
-        # Whoever opens a window has just logged in: an older session is renewed now and then, in the middle of a test.
+        # A new session for each window, because Grafana renews an older one in the middle of a test.
         answer = self._browser.request.post(f"{self.url}/login", data=self._login)
         assert answer.ok, f"Grafana at {self.url} refuses the password: {answer.status}"
         page = self._browser.new_page()
@@ -233,7 +241,7 @@ class Grafana:
         return view
 
     def picture(self, page: Page, name: str) -> None:
-        """Keeps what is seen, where somebody asked for pictures."""
+        """Save a screenshot if VANTAGE_PICTURES is set."""
         if self.pictures:
             self.pictures.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=self.pictures / f"{name}.png")

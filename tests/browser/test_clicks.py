@@ -14,17 +14,28 @@ from boards import LOGS, OVERVIEW, TRACES, dots, pin
 from explore import TRACE_ID, address, address_of, assert_a_trace
 from grafana import Grafana, View
 
+SCRAPE_SECONDS = 15
+
 
 @pytest.fixture(scope="module", autouse=True)
 def visitors(grafana: Grafana) -> None:
     """Requests that were made, scraped and stored, so that there is something to click on."""
-    for _ in range(40):
+
+    def visit() -> None:
         for path in ("/", "/products", "/products/1"):
             # A shop that fails now and then is as good a place to look at.
             with suppress(HTTPError):
                 urllib.request.urlopen(grafana.shop + path).close()
-    # Two scrapes, and the engines' own pace.
-    time.sleep(35)
+
+    for _ in range(40):
+        visit()
+    sent = time.time()
+    # Two scrapes of requests from after this moment; traces and lines are stored sooner.
+    count = 'http_server_request_duration_seconds_count{service_name="storefront", http_route="/products"}'
+    query = f"sum(increase({count}[1m]) and timestamp({count}) > {sent + SCRAPE_SECONDS}) > 0"
+    while not grafana.instant(query):
+        assert time.time() - sent < 120, query
+        visit()
 
 
 @pytest.fixture
@@ -34,10 +45,17 @@ def trace(grafana: Grafana) -> Iterator[View]:
     while not trace_id:
         with suppress(HTTPError), urllib.request.urlopen(f"{grafana.shop}/products") as answer:
             trace_id = answer.headers["X-Trace-Id"]
-    time.sleep(4)
-    with grafana.look(address_of(trace_id)) as view:
-        view.page.get_by_text("SELECT products").first.wait_for()
-        yield view
+    deadline = time.monotonic() + 60
+    while True:
+        with grafana.look(address_of(trace_id)) as view:
+            # Both services export their spans, each in its own time.
+            if (
+                view.page.get_by_text("SELECT products").count()
+                and view.page.get_by_test_id("SpanLinksMenu").count() > 2
+            ):
+                yield view
+                return
+        assert time.monotonic() < deadline, f"Jaeger has no complete trace {trace_id}"
 
 
 def test_exemplar_on_a_line_leads_to_its_trace(grafana: Grafana) -> None:

@@ -8,10 +8,13 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+import testinfra
 
 ROOT = Path(__file__).resolve().parents[2]
 # Beside the Python that runs the tests, so that no PATH has to say where.
@@ -19,8 +22,9 @@ BIN = Path(sys.executable).parent
 CONTAINER = [sys.executable, "-m", "vantage_tools", "container"]
 
 
-def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a playbook of the repository; the finished process with its output."""
+def play(inventory: str, name: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the repository; return the finished process with its output."""
+    given = ["-e", json.dumps(variables)] if variables else []
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
@@ -29,13 +33,28 @@ def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProc
         "PYTHONPATH": str(ROOT / "tools"),
     }
     return subprocess.run(
-        [str(BIN / "ansible-playbook"), "-i", inventory, str(ROOT / name), *arguments],
+        [str(BIN / "ansible-playbook"), "-i", inventory, str(ROOT / name), *arguments, *given],
         check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the output of a run that must succeed."""
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
+    """Return the output of a run that must fail and name `words`, with single spaces."""
+    output = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0, output
+    for word in words:
+        assert word in output, output[-3000:]
+    return output
+
+
 def write_inventory(folder: Path, name: str, variables: dict[str, str]) -> str:
-    """An inventory with one machine in both groups, and a host that is no business of Vantage's and does not exist."""
+    """Write an inventory with one machine in both groups, and an unreachable host in neither."""
     hosts: dict[str, Any] = {group: {"hosts": {name: variables}} for group in ("app", "monitoring")}
     hosts["others"] = {"hosts": {"nowhere.invalid": {}}}
     path = folder / "hosts.yml"
@@ -43,11 +62,22 @@ def write_inventory(folder: Path, name: str, variables: dict[str, str]) -> str:
     return str(path)
 
 
+@contextmanager
+def system_container(name: str) -> Iterator[Machine]:
+    """Create an empty machine, and remove it at the end."""
+    subprocess.run([*CONTAINER, "up", name], check=True, capture_output=True)
+    try:
+        yield Machine(testinfra.get_host(f"docker://{name}"))
+    finally:
+        subprocess.run([*CONTAINER, "down", name], check=True, capture_output=True)
+
+
 class Machine:
     """A host that runs the stack."""
 
-    def __init__(self, host: Any) -> None:
+    def __init__(self, host: Any, engine_address: str = "127.0.0.1") -> None:
         self.host = host
+        self.engines = f"http://{engine_address}"
 
     def sh(self, command: str) -> str:
         """Standard output of a shell command; fails with all it said when its status is not 0."""
@@ -96,6 +126,21 @@ class Machine:
         ]
         return "\n".join([self.status(), *journals])
 
+    def now(self) -> str:
+        """Return the machine's time in seconds since 1970."""
+        return self.sh("date +%s.%N").strip()
+
+    @contextmanager
+    def faults(self, **values: Any) -> Iterator[None]:
+        """Inject faults into the warehouse, and remove them at the end."""
+        url = "http://127.0.0.1:8001/faults"
+        body = shlex.quote(json.dumps(values))
+        self.sh(f"curl -fsS -o /dev/null -X PUT -H 'Content-Type: application/json' -d {body} {url}")
+        try:
+            yield
+        finally:
+            self.sh(f"curl -fsS -X DELETE {url}")
+
     def trace_id(self) -> str:
         """The trace id of one fresh request of the storefront."""
         head = self.sh("curl -fsS --max-time 10 -D - -o /dev/null http://127.0.0.1:8000/products")
@@ -107,7 +152,7 @@ class Machine:
         start = int(since * 1e9)
         while True:
             answer = self.get(
-                "http://127.0.0.1:3100/loki/api/v1/query_range",
+                f"{self.engines}:3100/loki/api/v1/query_range",
                 query=query, start=start, end=int((time.time() + 60) * 1e9), limit=limit, direction="forward",
             )  # fmt: skip
             page = sorted((int(ns), line) for stream in answer["data"]["result"] for ns, line in stream["values"])
@@ -119,14 +164,14 @@ class Machine:
 
     def trace(self, trace_id: str) -> dict[str, Any]:
         """The trace, or nothing where Jaeger does not know it."""
-        text = self.try_sh(f"curl -sS --max-time 10 http://127.0.0.1:16686/api/traces/{trace_id}")
+        text = self.try_sh(f"curl -sS --max-time 10 {self.engines}:16686/api/traces/{trace_id}")
         data = json.loads(text or "{}").get("data") or []
         return dict(data[0]) if data else {}
 
     def instant(self, query: str, at: float | None = None) -> list[dict[str, Any]]:
         """The series that a PromQL query returns."""
         parameters: dict[str, Any] = {"query": query} | ({"time": at} if at else {})
-        return list(self.get("http://127.0.0.1:9090/api/v1/query", **parameters)["data"]["result"])
+        return list(self.get(f"{self.engines}:9090/api/v1/query", **parameters)["data"]["result"])
 
 
 def wait(condition: Callable[[], Any], seconds: float, explain: Callable[[], str] = lambda: "") -> float:

@@ -1,14 +1,12 @@
-"""A machine on which nothing was installed yet: check mode tells, refusals leave no trace."""
+"""A machine on which nothing is installed yet: check mode and failed checks change nothing."""
 
 from __future__ import annotations
 
 import functools
-import subprocess
 from collections.abc import Iterator
 
 import pytest
-import testinfra
-from machine import CONTAINER, Machine, play, write_inventory
+from machine import Machine, play, refused, succeeded, system_container, write_inventory
 
 NAME = "vantage-bare"
 TRACES = "ls -d /etc/vantage /var/lib/vantage /usr/local/lib/vantage /usr/bin/docker /etc/systemd/system/vantage* 2>/dev/null; true"
@@ -16,43 +14,35 @@ TRACES = "ls -d /etc/vantage /var/lib/vantage /usr/local/lib/vantage /usr/bin/do
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Machine]:
-    subprocess.run([*CONTAINER, "up", NAME], check=True, capture_output=True)
-    yield Machine(testinfra.get_host(f"docker://{NAME}"))
-    subprocess.run([*CONTAINER, "down", NAME], check=True, capture_output=True)
+    with system_container(NAME) as created:
+        yield created
 
 
 @pytest.fixture(scope="module")
 def run(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
-    """Runs a playbook on the bare machine, with the images of the one under test."""
+    """Run a playbook on the bare machine, with the images of the one under test."""
     return functools.partial(play, write_inventory(tmp_path_factory.mktemp("inventory"), NAME, variables))
 
 
-def test_its_root_is_shared_as_on_a_true_machine(bare: Machine) -> None:
+def test_root_mount_is_shared(bare: Machine) -> None:
     """node_exporter binds / with what is mounted on it later, and Docker refuses that of a private root."""
     assert "shared" in bare.sh("findmnt --noheadings --output PROPAGATION /")
 
 
-def test_check_mode_ends_without_error_and_changes_nothing(bare: Machine, run) -> None:
-    result = run("site.yml", "--check", "--diff")
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr
-    assert "changed=0 " not in result.stdout, "on a bare machine there is something to do"
+def test_check_mode_changes_nothing(bare: Machine, run) -> None:
+    output = succeeded(run("site.yml", "--check", "--diff"))
+    assert "changed=0 " not in output, "on a bare machine there is something to do"
     assert bare.sh(TRACES).strip() == ""
 
 
 def test_too_little_disk_is_refused(bare: Machine, run) -> None:
-    result = run("site.yml", "-e", "preflight_disk_mb=99999999")
-    assert result.returncode != 0
-    for words in ("MiB free below /var", "99999999", "larger disk", "Nothing was changed"):
-        assert words in " ".join(result.stdout.split()), result.stdout
+    refused(run("site.yml", preflight_disk_mb=99999999), "preflight_disk_mb", "99999999", "/var")
     assert bare.sh(TRACES).strip() == ""
 
 
-def test_unsupported_system_is_refused_with_those_that_are(bare: Machine, run) -> None:
+def test_unsupported_system_is_refused(bare: Machine, run) -> None:
     bare.sh(
         "sed -i 's/^VERSION_ID=.*/VERSION_ID=\"10\"/; s/bookworm/buster/g' /usr/lib/os-release; echo 10.13 > /etc/debian_version"
     )
-    result = run("site.yml")
-    assert result.returncode != 0
-    for words in ("runs Debian 10", "not supported", "Debian 12", "Nothing was changed"):
-        assert words in " ".join(result.stdout.split()), result.stdout
+    refused(run("site.yml"), "Debian 10", "not supported", "Debian 12")
     assert bare.sh(TRACES).strip() == ""

@@ -18,7 +18,7 @@ RANGE = 900  # seconds before now
 
 # Queries that rightly return nothing on a healthy machine, by dashboard and panel.
 MAY_BE_EMPTY = {
-    ("host", "Disk full in"): "the disks have been watched for less than half an hour",
+    ("host", "Disk full in"): "disks are scraped for less than half an hour",
     ("observability", "Disk full in"): "as before",
 }
 # A single service-overview figure needs its 6-hour rules, which are evaluated once a minute.
@@ -42,8 +42,6 @@ VARIABLES = [
 def traffic(vm: Machine) -> None:
     """Requests of every kind, some of them failing, until the slowest rules have seen them."""
     vm.wait_ready()
-    faults = "http://127.0.0.1:8001/faults"
-    vm.sh(f"curl -fsS -X PUT -H 'Content-Type: application/json' -d '{{\"error_rate\": 0.3}}' {faults}")
     order = "curl -sS -o /dev/null -H 'Content-Type: application/json' -d '{\"product_id\":1,\"quantity\":1}' $b/orders"
     paths = "/ /products /products/1 /ping /nothing"
     once = f"for p in {paths}; do curl -sS -o /dev/null $b$p; done; {order}"
@@ -51,16 +49,14 @@ def traffic(vm: Machine) -> None:
     spans = 'count(rate(traces_span_metrics_calls_total{service_name="warehouse"}[1m]) > 0)'
     failed = 'service_name_http_route:http_server_errors:rate6h{service_name="storefront"} > 0'
     begin = time.monotonic()
-    try:
+    with vm.faults(error_rate=0.3):
         while not (vm.instant(rule) and vm.instant(spans) and vm.instant(failed) and time.monotonic() - begin > 45):
             vm.sh(f"b=http://127.0.0.1:8000; for i in 1 2 3 4 5; do {once}; sleep 0.5; done")
             assert time.monotonic() - begin < SETTLED, "the recording rules have seen no traffic"
-    finally:
-        vm.sh(f"curl -fsS -X DELETE {faults}")
 
 
 def filled(text: str, *, regular: bool = True) -> str:
-    """The text with variables as a person finds them when the dashboard is opened."""
+    """The text with the variables' values of a dashboard that was just opened."""
     values = {
         "service": ".+", "route": ".*", "instance": ".+", "level": ".+", "host": ".+", "status": ".*",
         "search": "", "trace_id": "", "traced": "storefront", "slow": "0", "min_duration": "", "tags": "",
@@ -68,7 +64,7 @@ def filled(text: str, *, regular: bool = True) -> str:
     }  # fmt: skip
     found = re.sub(r"\$\{?(\w+)\}?", lambda match: values.get(match[1], match[0]), text) if regular else text
     left = [name for name in re.findall(r"\$\{?([a-z_]\w*)", found) if not name.isdigit()]
-    assert not left, f"the test knows no value for {left}"
+    assert not left, f"no value for {left}"
     return found
 
 
@@ -113,7 +109,7 @@ def test_query_of_a_panel_returns_data(vm: Machine, board: str, title: str, targ
     def found() -> list[Any]:
         data = ask(vm, target)
         if not data:
-            # Rates over a minute fall silent with the visitors, and so do the answer times of an engine nobody asks.
+            # A rate over a minute needs requests, of the app and of Jaeger.
             vm.trace_id()
             vm.get("http://127.0.0.1:16686/api/services")
         return data
@@ -139,7 +135,7 @@ def test_query_of_a_variable_returns_values(vm: Machine, variable: dict[str, Any
     assert vm.get(f"http://127.0.0.1:9090/api/v1/label/{label}/values?match[]={quote(metric)}")["data"], wanted
 
 
-def test_marks_of_starts_are_found(vm: Machine) -> None:
+def test_annotation_of_starts_returns_data(vm: Machine) -> None:
     for name, board in BOARDS.items():
         for mark in board["annotations"]["list"]:
             answer = vm.instant(filled(mark["expr"]))

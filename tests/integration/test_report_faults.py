@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import Machine, wait
+from machine import Machine, succeeded, wait
 
 SHORT, LONG = 60, 900
 # Rules that any failure triggers: error budgets, and alerts, which stay for some minutes. The disk is that of the test's machine.
@@ -61,18 +61,10 @@ def report(playbook: Any, tmp_path: Path) -> Report:
     """Runs the playbook; returns the findings that are not over."""
 
     def run() -> list[dict[str, Any]]:
-        done = playbook(
-            "playbooks/report.yml",
-            "-e",
-            f"report_dir={tmp_path}",
-            "-e",
-            f"report_short={SHORT}s",
-            "-e",
-            f"report_long={LONG}s",
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        ranges = {"report_short": f"{SHORT}s", "report_long": f"{LONG}s"}
+        output = succeeded(playbook("playbooks/report.yml", report_dir=str(tmp_path), **ranges))
         assert (tmp_path / "report.html").stat().st_size > 20_000
-        print("\n".join(line for line in done.stdout.splitlines() if line.startswith("report:")))
+        print("\n".join(line for line in output.splitlines() if line.startswith("report:")))
         found = json.loads((tmp_path / "findings.json").read_text())
         return [finding for finding in found if finding["until"] is None]
 
@@ -100,11 +92,12 @@ def fault(vm: Machine, inject: str, repair: str) -> Iterator[None]:
         vm.wait_ready()
 
 
-def shop_fault(vm: Machine, **values: Any) -> AbstractContextManager[None]:
-    """Switch on a fault of the warehouse."""
-    url, body = "http://127.0.0.1:8001/faults", json.dumps(values)
-    put = f"curl -fsS -X PUT {url} -H 'Content-Type: application/json' -d '{body}'"
-    return fault(vm, put, f"curl -fsS -X DELETE {url}")
+@contextmanager
+def shop_fault(vm: Machine, **values: Any) -> Iterator[None]:
+    """Inject a fault into the warehouse, and wait until it fills the short range."""
+    with vm.faults(**values):
+        wait_for_short_range(vm)
+        yield
 
 
 def stopped(vm: Machine, service: str) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""playbooks/uninstall.yml takes away what site.yml brought, and nothing else; the tests build on each other."""
+"""playbooks/uninstall.yml on a machine of its own."""
 
 from __future__ import annotations
 
@@ -8,133 +8,135 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import testinfra
-from machine import CONTAINER, Machine, play, write_inventory
+from machine import Machine, play, refused, succeeded, system_container, write_inventory
 
 NAME = "vantage-bare2"
-UNINSTALL = "playbooks/uninstall.yml"
 KEPT = "/var/lib/vantage/loki/kept"
 MARKER = "/var/lib/vantage/.engine-installed"
-# Vantage's own, all of it but the data and secrets. `true`, because ls fails for what is not there, as is hoped.
+NOTHING_LEFT = "Nothing of Vantage is left"
+# Vantage's own files and units, without data and secrets. `true`, because ls fails for a missing file.
 TRACES = (
     "ls -d /etc/systemd/system/vantage* /etc/systemd/system/*/vantage* /etc/systemd/journald.conf.d/vantage.conf"
     " /etc/vantage/loki /usr/local/lib/vantage /run/vantage 2>/dev/null; systemctl list-units --all --no-legend 'vantage*'; true"
 )
 JOURNALD = "systemctl show --property=ExecMainStartTimestampMonotonic systemd-journald"
 INSIDE = "docker ps --all --quiet; docker network ls --quiet --filter name=vantage; docker image ls --quiet | sort"
+INSTALLED = f"{TRACES};{INSIDE}"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    """A machine of its own, with two services on it and a file in one's store."""
-    subprocess.run([*CONTAINER, "up", NAME], check=True, capture_output=True)
-    yield Machine(testinfra.get_host(f"docker://{NAME}"))
-    subprocess.run([*CONTAINER, "down", NAME], check=True, capture_output=True)
+    with system_container(NAME) as created:
+        yield created
 
 
 @pytest.fixture
-def run(variables: dict[str, str], tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """Runs a playbook on the machine; its status, and its output with single spaces."""
-    inventory = write_inventory(tmp_path, NAME, variables)
+def inventory_file(variables: dict[str, str], tmp_path: Path) -> str:
+    return write_inventory(tmp_path, NAME, variables)
 
-    def call(name: str, *arguments: str) -> tuple[int, str]:
-        result = play(inventory, name, *arguments)
-        return result.returncode, " ".join((result.stdout + result.stderr).split())
+
+@pytest.fixture
+def run(inventory_file: str) -> Run:
+    """Run uninstall.yml with options and variables."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [word if word.startswith("--") else f"--extra-vars={word}" for word in arguments]
+        return play(inventory_file, "playbooks/uninstall.yml", *words)
 
     return call
 
 
-def images(machine: Machine) -> list[str]:
-    """The images that the units name."""
-    return machine.sh("sed -n 's/^Image=//p' /etc/systemd/system/vantage-*.service").split()
-
-
-def test_bare_machine_takes_check_mode(machine: Machine, run) -> None:
-    status, output = run(UNINSTALL, "--check")
-    assert status == 0, output
+def check_a_bare_machine(machine: Machine, run: Run) -> None:
+    output = succeeded(run("--check"))
     assert "changed=0 " in output
-    assert "Nothing of Vantage is left." in output
+    assert NOTHING_LEFT in output
 
 
-def test_check_mode_tells_and_a_misspelt_option_is_refused_and_neither_removes_anything(machine: Machine, run) -> None:
-    status, output = run("site.yml", "--tags", "docker,node_exporter,loki")
-    assert status == 0, output[-3000:]
-    machine.sh(f"touch {KEPT}")
-    # What people add: a drop-in of ours, a unit of theirs that is called alike.
-    machine.sh(
-        "cd /etc/systemd/system; mkdir vantage-loki.service.d; echo '[Service]' > vantage-loki.service.d/own.conf;"
-        "printf '[Service]\\nExecStart=/bin/true\\n' > vantage-not-ours.service"
-    )
-    before = machine.sh(TRACES + ";" + INSIDE)
-    assert len(images(machine)) == 2
-    # A misspelt option must not end as if the data were removed.
-    status, output = run(UNINSTALL, "-e", "uninstall_dta=true")
-    assert status != 0
-    for word in ("uninstall_dta", "uninstall_data", "uninstall_engine", "Nothing was changed"):
-        assert word in output
-    assert machine.sh(TRACES + ";" + INSIDE) == before
-    status, output = run(UNINSTALL, "--check", "-e", "uninstall_data=true")
-    assert status == 0, output
+def report_in_check_mode(machine: Machine, run: Run) -> None:
+    before = machine.sh(INSTALLED)
+    images = machine.sh("sed -n 's/^Image=//p' /etc/systemd/system/vantage-*.service").split()
+    assert len(images) == 2
+    output = succeeded(run("--check", "uninstall_data=true"))
     assert "changed=0 " not in output
-    assert "Check mode: nothing was removed" in output
-    for would in (*images(machine), "/etc/systemd/system/vantage-loki.service", "/var/lib/vantage"):
+    for would in (*images, "/etc/systemd/system/vantage-loki.service", "/var/lib/vantage"):
         assert would in output
     assert "not-ours" not in output
     assert "Left:" not in output, "what would be removed is not left"
-    assert machine.sh(TRACES + ";" + INSIDE) == before
+    assert machine.sh(INSTALLED) == before
 
 
-def test_all_but_the_data_goes(machine: Machine, run) -> None:
+def remove_all_but_the_data(machine: Machine, run: Run) -> None:
     machine.sh("install -d -m 0711 /etc/vantage/secrets/loki; touch /etc/vantage/secrets/loki/planted")
     journald = machine.sh(JOURNALD)
-    status, output = run(UNINSTALL)
-    assert status == 0, output
+    output = succeeded(run())
     assert "nowhere.invalid" not in output, "a host of neither group was reached for"
     assert "Kept: /var/lib/vantage (" in output
     assert "Kept: /etc/vantage/secrets (" in output
     assert machine.sh(TRACES).split() == ["/etc/systemd/system/vantage-not-ours.service"]
     assert machine.sh(INSIDE).strip() == ""
-    machine.sh(f"test -e {KEPT} && test -e /etc/vantage/secrets/loki/planted")
-    assert machine.sh("systemctl is-active docker").strip() == "active"
+    assert machine.host.file(KEPT).exists
+    assert machine.host.file("/etc/vantage/secrets/loki/planted").exists
+    assert machine.host.service("docker").is_running
     # The mounted images are the controller's.
-    assert machine.sh("ls /var/cache/vantage/images/index.json").strip()
-    assert "/var/cache/vantage/images, which is mounted from elsewhere" in output
+    assert machine.host.file("/var/cache/vantage/images/index.json").exists
+    assert "Left: /var/cache/vantage/images" in output
     assert machine.sh(JOURNALD) != journald, "journald still runs with the limit"
 
 
-def test_second_run_changes_nothing(run) -> None:
-    status, output = run(UNINSTALL)
-    assert status == 0, output
+def change_nothing_in_a_second_run(machine: Machine, run: Run) -> None:
+    output = succeeded(run())
     assert "changed=0 " in output
     assert "Kept: /var/lib/vantage (" in output
 
 
-def test_engine_that_others_use_is_refused(machine: Machine, run) -> None:
-    assert "docker.io" in machine.sh(f"cat {MARKER}").split(), "the role did not note what it installed"
+def refuse_an_engine_that_others_use(machine: Machine, run: Run) -> None:
+    assert "docker.io" in machine.host.file(MARKER).content_string.split(), "the role did not note what it installed"
     machine.sh("docker load --quiet --input /var/cache/vantage/images/node_exporter.tar.gz")
     image = machine.sh("docker image ls --format '{{.Repository}}:{{.Tag}}'").strip()
-    machine.sh(f"docker create --name somebodys {shlex.quote(image)}; docker volume create treasure")
-    status, output = run(UNINSTALL, "-e", "uninstall_data=true", "-e", "uninstall_engine=true")
-    assert status != 0
-    for words in ("container somebodys", "volume treasure", "Nothing was changed"):
-        assert words in output
-    machine.sh(f"test -e {KEPT} && docker container inspect somebodys && docker volume inspect treasure")
+    machine.sh(f"docker create --name foreign {shlex.quote(image)}; docker volume create treasure")
+    refused(run("uninstall_data=true", "uninstall_engine=true"), "container foreign", "volume treasure")
+    machine.sh(f"test -e {KEPT} && docker container inspect foreign && docker volume inspect treasure")
 
 
-def test_data_and_engine_go_when_told(machine: Machine, run) -> None:
-    machine.sh("docker rm somebodys; docker volume rm treasure")
+def remove_data_and_engine(machine: Machine, run: Run) -> None:
+    machine.sh("docker rm foreign; docker volume rm treasure")
     # What a killed engine leaves of a container: an empty volume without a name.
     machine.sh("docker volume create $(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n')")
-    status, output = run(UNINSTALL, "-e", "uninstall_data=true", "-e", "uninstall_engine=true")
-    assert status == 0, output
+    output = succeeded(run("uninstall_data=true", "uninstall_engine=true"))
     assert "Left: /var/lib/docker (" in output
-    assert machine.sh("ls -d /etc/vantage /var/lib/vantage /usr/sbin/dockerd 2>/dev/null; true").strip() == ""
-    assert "Nothing of Vantage is left." in output
+    assert NOTHING_LEFT in output
+    for path in ("/etc/vantage", "/var/lib/vantage", "/usr/sbin/dockerd"):
+        assert not machine.host.file(path).exists, path
     # Noted with the engine's packages, and needed by others.
-    assert "install ok installed" in machine.sh("dpkg --status ca-certificates")
+    assert machine.host.package("ca-certificates").is_installed
 
 
-def test_machine_without_an_engine_is_no_trouble(run) -> None:
-    status, output = run(UNINSTALL, "-e", "uninstall_data=true", "-e", "uninstall_engine=true")
-    assert status == 0, output
+def change_nothing_without_an_engine(machine: Machine, run: Run) -> None:
+    output = succeeded(run("uninstall_data=true", "uninstall_engine=true"))
     assert "changed=0 " in output
+
+
+@pytest.mark.timeout(900)
+def test_uninstall_removes_what_site_installed_and_nothing_else(
+    machine: Machine, run: Run, inventory_file: str
+) -> None:
+    """Each step begins where the one before it ended."""
+    check_a_bare_machine(machine, run)
+    succeeded(play(inventory_file, "site.yml", "--tags", "docker,node_exporter,loki"))
+    # What users add: a drop-in for our unit, a unit of their own with a similar name.
+    machine.sh(
+        f"touch {KEPT}; cd /etc/systemd/system; mkdir vantage-loki.service.d;"
+        "echo '[Service]' > vantage-loki.service.d/own.conf;"
+        "printf '[Service]\\nExecStart=/bin/true\\n' > vantage-not-ours.service"
+    )
+    for step in (
+        report_in_check_mode,
+        remove_all_but_the_data,
+        change_nothing_in_a_second_run,
+        refuse_an_engine_that_others_use,
+        remove_data_and_engine,
+        change_nothing_without_an_engine,
+    ):
+        step(machine, run)

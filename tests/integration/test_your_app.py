@@ -1,4 +1,4 @@
-"""docs/your-app.md followed word for word, other people's apps, and what must not replace the app that runs."""
+"""The commands of docs/your-app.md, apps of users, replicas, and invalid apps, which must not replace the running one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import ROOT, Machine, play, wait
+from machine import ROOT, Machine, play, refused, succeeded, wait
 from test_runs import SNAPSHOT
 
-# The data of an app stays when it goes; the next round begins anew.
+# An app's data outlives the app.
 FORGET = "rm -rf /var/lib/vantage/blog /var/lib/vantage/plain /etc/vantage/secrets/plain /etc/vantage/secrets/pair"
 GUIDE = (ROOT / "docs/your-app.md").read_text(encoding="utf-8").partition("## Settings")[0]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -28,7 +28,7 @@ app = Flask(__name__)
 
 @app.get("/")
 def index():
-    app.logger.warning("somebody came")
+    app.logger.warning("a visitor came")
     return "plain"
 
 
@@ -38,18 +38,18 @@ def broken():
 """
 
 
-# All that an app changes on a host; the other roles would look and find nothing to do.
+# The roles that an app changes something in.
 OF_APPS = ("--tags", "flask_app,prometheus")
 
 
 @pytest.fixture(scope="module")
 def site(vm: Machine, inventory: str) -> Iterator[None]:
-    """Brings the demo shop back afterwards, whatever ran in between."""
+    """Deploy the demo shop again at the end."""
     vm.sh(FORGET)
     yield
     result = play(inventory, "site.yml", *OF_APPS)
     vm.sh(FORGET)
-    assert result.returncode == 0, result.stdout
+    succeeded(result)
     assert not vm.not_ready(), vm.explain()
 
 
@@ -63,8 +63,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# How verify's table shows a signal that an app does not give; the reason follows.
+MISSING = "- ("
+
+
 def row(output: str, hop: str) -> str:
-    """What verify's table says of a hop; YAML may have broken the line."""
+    """Return a hop's cell of verify's table, on one line."""
     found = re.search(rf"{hop} +\d+\.\d\d  (.*?)(?=\n    - |\n\n)", output, re.DOTALL)
     assert found, output
     return " ".join(found[1].split())
@@ -73,7 +77,7 @@ def row(output: str, hop: str) -> str:
 # Three deployments and three verifications, on a machine that may be busy.
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("site")
-def test_the_guide_is_true_word_for_word(vm: Machine, playbook, tmp_path: Path) -> None:
+def test_commands_of_the_guide_work_as_written(vm: Machine, playbook, tmp_path: Path) -> None:
     verified: list[str] = []
     answers: list[str] = []
     for kind, body in BLOCK.findall(GUIDE):
@@ -91,17 +95,17 @@ def test_the_guide_is_true_word_for_word(vm: Machine, playbook, tmp_path: Path) 
                 answers.append(vm.sh(f"cd /tmp && {line}"))
                 continue
             assert words[:3] == ["ansible-playbook", "-i", "inventory/container"], line
-            result = playbook(words[3], *words[4:])
-            assert result.returncode == 0, result.stdout + result.stderr
+            output = succeeded(playbook(words[3], *words[4:]))
             if "verify" in words[3]:
-                verified.append(result.stdout)
+                verified.append(output)
     assert json.loads(answers[-1]) == {"posts": [{"title": "Hello", "by": "ada"}]}
     untouched, traced, all_three = verified
-    assert "line(s)" in row(untouched, "log")
-    assert "not instrumented" in row(untouched, "trace")
-    assert "not instrumented" in row(untouched, "metric")
-    assert "that was sent along" in row(traced, "trace")
-    assert "its trace id is on the histogram" in row(all_three, "exemplar")
+    assert re.search(r"\d+ line", row(untouched, "log"))
+    assert row(untouched, "trace").startswith(MISSING)
+    assert row(untouched, "metric").startswith(MISSING)
+    # Of the trace id that was sent with the request.
+    assert re.match(r"\d+ spans of blog", row(traced, "trace"))
+    assert "histogram" in row(all_three, "exemplar")
     # The instance folder outlived three versions of the app.
     assert json.loads(vm.sh("curl -sf http://127.0.0.1:8000/")) == {"posts": [{"title": "Hello", "by": "ada"}]}
     assert "storefront" not in vm.services
@@ -120,21 +124,16 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
         {"name": "plain", "source": str(plain), "port": 8000, "health_path": "/", "metrics": False, "secrets": {"token": secret}},
         {"name": "static", "image": "static:1", "port": 8002, "container_port": 8080, "health_path": "/", "metrics": False},
     ]  # fmt: skip
-    given = ["-e", json.dumps({"vantage_apps": apps})]
-    result = playbook("site.yml", *OF_APPS, *given)
-    assert result.returncode == 0, result.stdout
+    output = succeeded(playbook("site.yml", *OF_APPS, vantage_apps=apps))
     assert vm.sh("curl -sf http://127.0.0.1:8002/").strip() == "only a page"
     assert vm.sh("docker exec vantage-plain cat /run/secrets/token") == secret
-    assert secret not in result.stdout + vm.sh(
-        "docker inspect vantage-plain; journalctl --boot --no-pager --lines=5000"
-    )
+    assert secret not in output + vm.sh("docker inspect vantage-plain; journalctl --boot --no-pager --lines=5000")
     for name in ("plain", "static"):
-        verified = playbook("playbooks/verify.yml", "-e", f"verify_app={name}", *given)
-        assert verified.returncode == 0, verified.stdout
-        assert "line(s)" in row(verified.stdout, "log")
-        assert "not instrumented" in row(verified.stdout, "trace")
-    assert vm.log_lines('{service_name="plain", level="warning"} |= "somebody came"', since=minutes_ago(10))
-    # http.server writes an access line without a level word: its status tells.
+        verified = succeeded(playbook("playbooks/verify.yml", verify_app=name, vantage_apps=apps))
+        assert re.search(r"\d+ line", row(verified, "log"))
+        assert row(verified, "trace").startswith(MISSING)
+    assert vm.log_lines('{service_name="plain", level="warning"} |= "a visitor came"', since=minutes_ago(10))
+    # http.server writes no level; the status decides.
     assert vm.log_lines('{service_name="static", level="info"} |= "GET / HTTP"', since=minutes_ago(10))
 
 
@@ -143,18 +142,18 @@ def minutes_ago(minutes: int) -> float:
 
 
 BAD = {
-    "build that fails": ({"requirements": "no-such-package-by-any-name==1"}, ["cannot build", "no-such-package"]),
+    "build that fails": ({"requirements": "no-such-package-by-any-name==1"}, ["build", "no-such-package"]),
     "port that never opens": (
         {"container_port": 5000, "environment": {"PORT": "8000"}},
-        ["Port 5000 is closed", "8000"],
+        ["Port 5000", "8000"],
     ),
-    "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken answered 500", "broken on purpose"]),
+    "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken", "500", "broken on purpose"]),
     "missing image": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "image"]),
 }
 
 
 @pytest.mark.usefixtures("site")
-def test_all_that_cannot_be_is_said_at_once_and_nothing_is_changed(vm: Machine, playbook, plain: Path) -> None:
+def test_all_invalid_apps_are_reported_at_once_and_nothing_is_changed(vm: Machine, playbook, plain: Path) -> None:
     kept = {"source": str(plain), "port": 8000, "health_path": "/", "metrics": False}
     apps = [
         kept | {"name": "empty", "source": str(ROOT / "docs")},
@@ -163,26 +162,22 @@ def test_all_that_cannot_be_is_said_at_once_and_nothing_is_changed(vm: Machine, 
         kept | {"name": "writers", "replicas": 2},
     ]
     before = vm.sh(SNAPSHOT)
-    result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": apps}))
-    said = " ".join((result.stdout + result.stderr).split())
-    assert result.returncode != 0, said
-    for words in (
+    refused(
+        playbook("site.yml", *OF_APPS, vantage_apps=apps),
         f"app empty: no Flask app in {ROOT / 'docs'}",
-        "app none: source /nowhere is not a directory",
+        "app none: source /nowhere",
         "app misspelt: unknown key: helth_path",
         "health_path",
-        "app writers: replicas: 2 replicas",
+        "app writers: replicas:",
         "/srv/app/instance",
-        "Nothing was changed.",
-    ):
-        assert words in said, said[-3000:]
+    )
     assert vm.sh(SNAPSHOT) == before
     assert vm.sh("curl -sf http://127.0.0.1:8000/")
 
 
 @pytest.mark.usefixtures("site")
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_run_does_not_replace_what_runs(
+def test_app_that_does_not_start_does_not_replace_the_running_one(
     vm: Machine, playbook, plain: Path, tmp_path: Path, case: str
 ) -> None:
     changes, words = BAD[case]
@@ -194,15 +189,8 @@ def test_what_cannot_run_does_not_replace_what_runs(
     # Of the name and source that may run already: what is built of it once is there.
     app = {"name": "plain", "source": str(folder), "port": 8000, "health_path": "/", "metrics": False} | changes
     before = vm.sh(SNAPSHOT)
-    given = {
-        "vantage_apps": [{key: value for key, value in app.items() if value is not None}],
-        "vantage_ready_seconds": 5,
-    }
-    result = playbook("site.yml", *OF_APPS, "-e", json.dumps(given))
-    said = " ".join((result.stdout + result.stderr).split())
-    assert result.returncode != 0, said
-    for word in words:
-        assert word in said, said[-3000:]
+    apps = [{key: value for key, value in app.items() if value is not None}]
+    refused(playbook("site.yml", *OF_APPS, vantage_apps=apps, vantage_ready_seconds=5), *words)
     assert vm.sh(SNAPSHOT) == before
     assert vm.sh("curl -sf http://127.0.0.1:8000/")
 
@@ -232,17 +220,16 @@ def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, 
     pair = {"name": "pair", "image": "pair:1", "port": 8000, "secrets": {"token": "planted-secret-5b0d42"}}
 
     def deploy(**keys: object) -> None:
-        result = playbook("site.yml", *OF_APPS, "-e", json.dumps({"vantage_apps": [pair | keys]}))
-        assert result.returncode == 0, result.stdout
+        succeeded(playbook("site.yml", *OF_APPS, vantage_apps=[pair | keys]))
 
-    # New ones, whatever an interrupted round has left.
+    # A new environment, so that both are recreated even after an interrupted test.
     deploy(replicas=2, environment={"ROUND": str(time.time())})
     assert {"pair", "pair-2"} <= set(vm.services)
     assert not vm.not_ready(), vm.explain()
     vm.sh(
         "for i in 1 2 3; do curl -sf http://127.0.0.1:8000/; done; for i in 1 2 3 4 5; do curl -sf http://127.0.0.1:8001/; done"
     )
-    # Of another container: in the first its own name is its host name.
+    # In the other container, because in the first one its own name is its host name.
     addresses = "import socket; print(len({a[4][0] for a in socket.getaddrinfo('pair', 8000)}))"
     assert vm.sh(f"docker exec vantage-pair-2 python3 -c {shlex.quote(addresses)}").strip() == "2"
     assert vm.sh("cat /run/vantage/pair-2.json && docker exec vantage-pair-2 cat /run/secrets/token").endswith("5b0d42")
@@ -255,7 +242,7 @@ def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, 
     wait(lambda: by_instance() == {"pair:8000": 3, "pair-2:8000": 5}, 40, lambda: f"{by_instance()} {vm.explain()}")
     assert vm.log_lines('{service_name="pair", unit="vantage-pair-2.service"}', since=minutes_ago(5))
 
-    # A new version goes from one to the next: whoever asks for the name finds one that answers.
+    # A new version is deployed to one replica after the other, so a client always finds one that answers.
     vm.sh(
         "docker run --detach --name pair-client --network vantage --entrypoint python3 docker.io/vantage/shop:0.1.0 -c "
         + shlex.quote(CLIENT)
@@ -281,7 +268,7 @@ def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, 
     assert "pair-2" not in vm.sh("cat /etc/vantage/prometheus/prometheus.yml")
 
 
-# Asks for the app's name again and again, once more where nobody answers; says how often it asked, and in vain.
+# Sends requests to the app's name until SIGTERM, each with one retry; prints how many it sent and how many failed.
 CLIENT = """
 import signal, sys, time, urllib.request
 

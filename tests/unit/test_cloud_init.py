@@ -43,10 +43,6 @@ def inputs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_committed_file_is_up_to_date() -> None:
-    assert {COMMITTED: COMMITTED.read_text()} == cloud_init.rendered_files()
-
-
 def test_it_runs_the_provisioning_program() -> None:
     config = parse(COMMITTED.read_text())
     assert files(config)["/opt/vantage/provision"] == (ROOT / "tools/machines/provision.py").read_text()
@@ -54,19 +50,15 @@ def test_it_runs_the_provisioning_program() -> None:
 
 
 @pytest.mark.skipif(shutil.which("cloud-init") is None, reason="cloud-init is not installed here")
-@pytest.mark.parametrize("has_options", [False, True])
-def test_it_is_valid_for_cloud_init(inputs: Path, has_options: bool) -> None:
-    path = COMMITTED
-    if has_options:
-        path = inputs / "user-data"
-        options = (inputs / "vars.yml", inputs / "key.pub", inputs / "ca.pem", cloud_init.MOUNT)
-        path.write_text(cloud_init.user_data("x", "", *options))
-        assert parse(path.read_text())["ca_certs"]["trusted"] == [CERTIFICATE]
+def test_a_file_with_every_option_is_valid_for_cloud_init(inputs: Path) -> None:
+    path = inputs / "user-data"
+    options = (inputs / "vars.yml", inputs / "key.pub", inputs / "ca.pem", cloud_init.MOUNT)
+    path.write_text(cloud_init.user_data("x", "", *options))
+    assert parse(path.read_text())["ca_certs"]["trusted"] == [CERTIFICATE]
     answer = subprocess.run(
         ["cloud-init", "schema", "--config-file", str(path)], capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "Valid" in answer.stdout
 
 
 def test_settings_survive_the_shell() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,6 @@ TEMPLATE = ROOT / "tools/machines/lima/vantage.yaml"
 @pytest.fixture(scope="module")
 def lima() -> dict[str, Any]:
     return dict(yaml.safe_load(TEMPLATE.read_text(encoding="utf-8")))
-
-
-@pytest.mark.skipif(shutil.which("limactl") is None, reason="limactl is not installed here")
-@pytest.mark.skipif(os.geteuid() == 0, reason="limactl refuses to be run by root")
-def test_limactl_validates_it(tmp_path: Path) -> None:
-    answer = subprocess.run(
-        ["limactl", "validate", str(TEMPLATE)],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LIMA_HOME": str(tmp_path)},
-        executable=shutil.which("limactl"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
 
 
 def test_it_forwards_the_ports_of_the_vagrantfile_and_no_others(lima: dict[str, Any]) -> None:

@@ -42,9 +42,21 @@ def test_playbook_finds_its_roles_without_ansible_cfg(playbook: Path, inventory:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["site.yml", "playbooks/verify.yml"])
-def test_playbook_finds_the_plugins_of_its_roles_without_ansible_cfg(name: str, inventory: Path) -> None:
-    done = run_playbook(ROOT / name, inventory, "--check", "-e", "prometheus_retention_tme=1d")
+@pytest.mark.parametrize(
+    ("name", "misspelt", "meant"),
+    [
+        ("site.yml", "prometheus_retention_tme", "prometheus_retention_time"),
+        ("playbooks/verify.yml", "prometheus_retention_tme", "prometheus_retention_time"),
+        ("playbooks/verify.yml", "verify_secnds", "verify_seconds"),
+        ("playbooks/verify.yml", "verify_tme", "verify_seconds"),
+        ("playbooks/report.yml", "report_shrt", "report_short"),
+    ],
+)
+def test_playbook_refuses_a_misspelt_variable_with_a_plugin_that_it_finds_without_ansible_cfg(
+    name: str, misspelt: str, meant: str, inventory: Path
+) -> None:
+    done = run_playbook(ROOT / name, inventory, "--check", "-e", f"{misspelt}=1d")
     assert done.returncode != 0
-    assert "prometheus_retention_time" in done.stdout + done.stderr
+    assert misspelt in done.stdout + done.stderr
+    assert meant in done.stdout + done.stderr
     assert "failed=1" in done.stdout

@@ -110,20 +110,10 @@ def test_every_default_has_the_type_of_its_spec(role: str) -> None:
             assert isinstance(option["default"], types[option["type"]]), name
 
 
-@pytest.mark.parametrize("role", roles())
-def test_every_role_has_a_readme_that_names_its_variables(role: str) -> None:
-    text = (ROLES / role / "README.md").read_text(encoding="utf-8")
-    missing = [name for name in specs(role).get("main", {}).get("options", {}) if f"`{name}`" not in text]
-    assert not missing, "run `make render`"
-
-
-@pytest.mark.parametrize("role", roles())
-def test_task_names_are_unique_and_imperative(role: str) -> None:
-    for path in (ROLES / role / "tasks").glob("*.yml"):
-        names = [task["name"] for task in flatten(load(path))]
-        assert len(names) == len(set(names)), path
-    names = [task["name"] for task in tasks(role)]
-    assert all(re.match(r"[A-Z][a-z]+ ", name) for name in names)
+@pytest.mark.parametrize("path", sorted(ROLES.glob("*/tasks/*.yml")), ids=lambda path: str(path.relative_to(ROLES)))
+def test_task_names_of_a_file_are_unique(path: Path) -> None:
+    names = [task["name"] for task in flatten(load(path))]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("template", sorted(ROLES.glob("*/templates/*.j2")), ids=lambda p: p.name)
@@ -139,11 +129,8 @@ def test_template_renders_with_defaults_alone_and_says_who_manages_it(template: 
     # What is left are templates of the engines themselves.
     text = re.sub(r"{{-?\s+(?=\$|\.|range\b|with\b|if\b|else\b|end\b|printf\b)", "", text)
     assert "{{" not in text.replace("{{ .", "").replace("{{ with", "").replace("{{ else", "").replace("{{ end", "")
-
-
-@pytest.mark.parametrize("template", sorted(ROLES.glob("*/templates/*.yml.j2")), ids=lambda p: p.name)
-def test_rendered_config_is_yaml(template: Path) -> None:
-    assert yaml.safe_load(Host(template.parents[1].name).render(template))
+    if template.name.endswith(".yml.j2"):
+        assert yaml.safe_load(text)
 
 
 @pytest.mark.parametrize(

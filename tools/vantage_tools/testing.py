@@ -29,7 +29,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def test() -> None:
-    """Run lint, the unit tests, and the whole path on a machine."""
+    """Run lint, the unit tests, and the whole path on one machine and on two."""
     begin = time.monotonic()
 
     def step(name: str) -> None:
@@ -44,6 +44,8 @@ def test() -> None:
     engine.get_images()
     step("molecule: create, converge, idempotence, verify, destroy")
     run("molecule", "test")
+    step("molecule: the same with the apps and the stores on two hosts")
+    run("molecule", "test", "--scenario-name", "two_hosts")
     step("done")
 
 

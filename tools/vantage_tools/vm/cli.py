@@ -118,9 +118,13 @@ machines.add_typer(container_app, name="container", rich_help_panel=MACHINES)
 
 
 @container_app.command("up")
-def container_up(name: str) -> None:
+def container_up(
+    name: str,
+    network: Annotated[str, typer.Option(help="a Docker network that exists; with --address")] = "",
+    address: Annotated[str, typer.Option(help="its address on that network")] = "",
+) -> None:
     """Create or start a system container and wait for systemd."""
-    SystemContainer(name).up()
+    SystemContainer(name).up(network=network, address=address)
 
 
 @container_app.command("down")

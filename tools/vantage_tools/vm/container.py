@@ -67,14 +67,14 @@ class SystemContainer:
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         return ["docker", "exec", "--interactive", *terminal, self.name, *argv]
 
-    def up(self, publish: Iterable[PortMapping] = ()) -> None:
+    def up(self, publish: Iterable[PortMapping] = (), network: str = "", address: str = "") -> None:
         """Create the container, which publishes the ports, or start the one that exists; wait for systemd."""
         engine.ensure_engine()
         if not self.given_image:
             # Loads nothing if the engine has it.
             run(*IMAGES, "load", "system" if self.system == "debian12" else f"system-{self.system}")
         if not self.exists:
-            self._create(publish)
+            self._create(publish, [f"--network={network}", f"--ip={address}"] if network else [])
         elif self._require_ours() and not self.is_running:
             output("docker", "start", self.name)
         self._wait_for_systemd()
@@ -107,7 +107,7 @@ class SystemContainer:
             raise UserError(f"container {self.name} exists and was not made by vantage.", "choose another name.")
         return True
 
-    def _create(self, publish: Iterable[PortMapping]) -> None:
+    def _create(self, publish: Iterable[PortMapping], network: Iterable[str]) -> None:
         images = cache_dir() / "images"
         images.mkdir(parents=True, exist_ok=True)
         config = json.loads(output("docker", "image", "inspect", "--format", "{{json .Config}}", self.image))
@@ -121,6 +121,7 @@ class SystemContainer:
             *(f"--volume={volume}:{path}" for volume, path in self.volumes.items()),
             f"--volume={images}:/var/cache/vantage/images:ro",
             *(f"--publish=127.0.0.1:{port.host}:{port.guest}" for port in publish),
+            *network,
         ]
         init = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
         # Containers in it bind / with its mounts, which needs a shared root. A container's manager has to share it.
