@@ -124,7 +124,6 @@ class Suite(enum.StrEnum):
 
     @property
     def release(self) -> int:
-        """Return Debian's number of the release."""
         return {"trixie": 13, "bookworm": 12}[self]
 
 
@@ -193,7 +192,6 @@ def step(text: str) -> None:
 
 
 def write_overlay(path: Path, files: dict[str, str]) -> None:
-    """Write a tar file with root's files."""
     with tarfile.open(path, "w") as archive:
         for name, text in files.items():
             member = tarfile.TarInfo(name)

@@ -68,13 +68,11 @@ def find_speed(folder: Path) -> Speed:
 
 
 def only_run(folder: Path) -> AbstractContextManager[None]:
-    """Hold the lock of a test; raise UserError if another run has it."""
     return lock(folder / "lock", f"another run uses {folder}.")
 
 
 @contextmanager
 def evidence_on_failure(ssh: list[str], console: Path | None = None) -> Iterator[None]:
-    """Print the machine's state if the test fails."""
     try:
         yield
         step("passed")

@@ -21,7 +21,6 @@ _APP_CONTENT = (
 
 
 def hash_of(value: Any) -> str:
-    """Return a short hash of plain data."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -41,7 +40,6 @@ def base_key(base: Base) -> str:
 
 
 def pulled_key(image: Image) -> str:
-    """Return the key of an image that comes from a registry."""
     return hash_of(["pull", image.pull])
 
 
@@ -62,7 +60,6 @@ def app_files(root: Path) -> list[Path]:
 
 
 def made_key(image: Image, manifest: Manifest, architecture: str) -> str:
-    """Return the key of an image that is made here."""
     make = image.make
     parts: list[Any] = [FORMAT, architecture, image.made_ref, make]
     if make.get("base"):

@@ -63,7 +63,6 @@ class SystemContainer:
         return subprocess.run(command, text=True, capture_output=True, check=False).stdout.strip() or "unknown"
 
     def command(self, *argv: str) -> list[str]:
-        """Return the command that runs `argv` in the container."""
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         return ["docker", "exec", "--interactive", *terminal, self.name, *argv]
 
@@ -80,13 +79,11 @@ class SystemContainer:
         self._wait_for_systemd()
 
     def down(self) -> None:
-        """Remove the container and its volumes."""
         if self.exists and self._require_ours():
             output("docker", "rm", "--force", self.name)
         output("docker", "volume", "rm", "--force", *self.volumes)
 
     def restart(self) -> None:
-        """Shut systemd down properly and boot it again."""
         if not self.is_running:
             raise UserError(f"{self.name} is {self.state}.", f"vantage container up {self.name}")
         output("docker", "restart", self.name)
