@@ -23,7 +23,7 @@ from vantage_tools.paths import ROOT, cache_dir
 from vantage_tools.process import IMAGES, capture, lock, output, run, running_pid, succeeds
 from vantage_tools.vm import engine, host_tools
 from vantage_tools.vm.cli import MACHINES
-from vantage_tools.waiting import wait_until
+from vantage_tools.waiting import step, wait_until
 
 # The systems that site.yml supports. mmdebstrap cannot build rhel9, so VANTAGE_SYSTEM_IMAGE names an image of it.
 SYSTEMS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404", "ubuntu2604", "rhel9")
@@ -32,7 +32,6 @@ EVIDENCE = """
     systemctl --failed --no-legend; systemctl list-units --all --plain --no-legend 'vantage-*'; free -m; df -h /
     cat /opt/vantage/status; sudo tail -n 40 /var/log/vantage-provision.log
     sudo journalctl --boot --no-pager --priority warning --lines 60"""
-STARTED = time.monotonic()
 # Of the machine that provisions itself.
 NAME = "vantage-test-cloud-init"
 
@@ -47,11 +46,6 @@ class Speed(NamedTuple):
     driver: str
     ready: int
     provision: int
-
-
-def step(name: str) -> None:
-    """Print the name of the step that begins, with the seconds since the start."""
-    typer.echo(f"[{time.monotonic() - STARTED:5.0f} s] {name}", err=True)
 
 
 def find_speed(folder: Path) -> Speed:
