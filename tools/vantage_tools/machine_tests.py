@@ -23,6 +23,7 @@ from vantage_tools.paths import ROOT, cache_dir
 from vantage_tools.process import IMAGES, capture, lock, output, run, running_pid, succeeds
 from vantage_tools.vm import engine, host_tools
 from vantage_tools.vm.cli import MACHINES
+from vantage_tools.vm.container import image_name
 from vantage_tools.waiting import step, wait_until
 
 # The systems that site.yml supports. mmdebstrap cannot build rhel9, so VANTAGE_SYSTEM_IMAGE names an image of it.
@@ -245,7 +246,7 @@ def why_skipped(system: str, log: Path) -> str:
         return "" if succeeds("docker", "image", "inspect", image) else f"the Docker engine has no image {image}"
     if system == "rhel9":
         return "set VANTAGE_SYSTEM_IMAGE to an image with systemd"
-    done = capture(*IMAGES, "load", "system" if system == "debian12" else f"system-{system}")
+    done = capture(*IMAGES, "load", image_name(system))
     log.write_text(done.stdout)
     return f"cannot build its image: {log}" if done.returncode else ""
 

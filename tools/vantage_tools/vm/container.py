@@ -27,6 +27,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 VOLUMES = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "journal": "/var/log/journal"}
 
 
+def image_name(system: str) -> str:
+    """Return the name in images.yml of a system's image."""
+    return "system" if system == "debian12" else f"system-{system}"
+
+
 class SystemContainer:
     """One system container with its three volumes; ports are published on 127.0.0.1 only.
 
@@ -71,7 +76,7 @@ class SystemContainer:
         engine.ensure_engine()
         if not self.given_image:
             # Loads nothing if the engine has it.
-            run(*IMAGES, "load", "system" if self.system == "debian12" else f"system-{self.system}")
+            run(*IMAGES, "load", image_name(self.system))
         if not self.exists:
             self._create(publish)
         elif self._require_ours() and not self.is_running:
