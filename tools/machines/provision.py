@@ -273,6 +273,8 @@ def get_images(source: str) -> list[str]:
         archives = [folder / entry["file"] for entry in json.loads(index.read_text()).values()]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ProvisionError(f"cannot read {index}: {error}", fix) from None
+    if not (folder / "vars.yml").is_file():
+        raise ProvisionError(f"vars.yml is missing in {folder}", fix)
     for archive in archives:
         if remote and (not archive.is_file() or index.stat().st_mtime > archive.stat().st_mtime):
             say(f"fetching {archive.name}")

@@ -68,7 +68,6 @@ def create_vm() -> None:
 
 
 def on_vm(command: str) -> str:
-    """Return the output of a shell command on the VM."""
     return output("docker", "exec", NAME, "bash", "-c", command)
 
 
@@ -144,7 +143,6 @@ def visibility(checkout: Path) -> dict[str, list[float]]:
 
 
 def measure(checkouts: dict[str, Path], rounds: int, folder: Path) -> Results:
-    """Return row -> column -> values."""
     results: Results = {row: defaultdict(list) for row in ROWS}
 
     def deploy(checkout: Path) -> None:
@@ -168,7 +166,6 @@ def measure(checkouts: dict[str, Path], rounds: int, folder: Path) -> Results:
 
 
 def print_table(results: Results, columns: list[str]) -> None:
-    """Print the median and the range of each figure."""
     print(f"{'median (min–max)':<44}{'unit':<5}{''.join(f'{name:<28}' for name in columns)}aim")
     for row, (unit, aim) in ROWS.items():
         cells = [

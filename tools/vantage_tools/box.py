@@ -27,6 +27,7 @@ from vantage_tools.errors import UserError
 from vantage_tools.paths import cache_dir
 from vantage_tools.process import capture, last_lines, lock, run
 from vantage_tools.vm import host_tools
+from vantage_tools.waiting import step
 
 # What a Debian server has and the playbook relies on. The cloud kernel has the virtio drivers and little else.
 PACKAGES = """
@@ -38,7 +39,6 @@ CLOUD_PACKAGES = "cloud-init netplan.io cloud-guest-utils"
 # GRUB is in the gap before the file system.
 PARTITION_START = 1024 * 1024
 MIN_DISK_GB = 4
-STARTED = time.monotonic()
 MIN_FREE_BYTES = 3000 * 1024**2
 # GRUB must know every feature, and each version of mke2fs has other defaults.
 EXT4_FEATURES = (
@@ -124,7 +124,6 @@ class Suite(enum.StrEnum):
 
     @property
     def release(self) -> int:
-        """Return Debian's number of the release."""
         return {"trixie": 13, "bookworm": 12}[self]
 
 
@@ -187,13 +186,7 @@ def box(
     return result
 
 
-def step(text: str) -> None:
-    """Print what begins, with the seconds since the start."""
-    typer.echo(f"box: [{time.monotonic() - STARTED:3.0f} s] {text}", err=True)
-
-
 def write_overlay(path: Path, files: dict[str, str]) -> None:
-    """Write a tar file with root's files."""
     with tarfile.open(path, "w") as archive:
         for name, text in files.items():
             member = tarfile.TarInfo(name)

@@ -65,7 +65,6 @@ def user_data(
 
 
 def read(path: Path) -> str:
-    """Return the text of a file; raises UserError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -151,7 +151,6 @@ def program() -> tuple[str, ...]:
 
 
 def document() -> Document:
-    """Return the file as Compose resolves it."""
     resolved: Document = json.loads(output(*compose("config", "--format", "json")))
     return resolved
 
@@ -163,7 +162,6 @@ def extra_vars() -> list[Path]:
 
 
 def extra_vars_options() -> list[str]:
-    """Return ansible-playbook's options for these files."""
     return [word for file in extra_vars() for word in ("-e", f"@{file}")]
 
 
@@ -236,7 +234,6 @@ def _user_of_port(port: int, project: str) -> str:
 
 
 def ready_urls(wanted: Document) -> dict[str, str]:
-    """Return each service's readiness URL."""
     urls = {name: service.get("labels", {}).get("vantage.ready") for name, service in wanted["services"].items()}
     return {name: url for name, url in urls.items() if url}
 

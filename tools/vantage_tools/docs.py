@@ -16,7 +16,6 @@ MARK = "<!-- The rest is rendered by `make render` from meta/argument_specs.yml.
 
 
 def readmes() -> dict[Path, str]:
-    """Return the text of every role's README."""
     roles = [specs.parents[1] for specs in ROLES.glob("*/meta/argument_specs.yml")]
     return {role / "README.md": readme(role) for role in roles}
 
@@ -46,7 +45,6 @@ def nested_tables(options: Mapping[str, Mapping[str, Any]], parent: str = "") ->
 
 
 def table(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the lines of one table of variables."""
     lines = ["| variable | type | default | meaning |", "|---|---|---|---|"]
     for name, option in options.items():
         kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
@@ -56,7 +54,6 @@ def table(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def default(option: Mapping[str, Any]) -> str:
-    """Return the cell for an option's default."""
     if option.get("required"):
         return "**required**"
     if "default" not in option:

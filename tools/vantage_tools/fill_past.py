@@ -69,7 +69,6 @@ class Plan:
 
 
 def on_machine(name: str, *argv: str) -> str:
-    """Return the output of a program in the system container."""
     return output("docker", "exec", name, *argv)
 
 
@@ -215,7 +214,6 @@ def fill_loki(loki: str, plan: Plan) -> str:
 
 
 def read_spans(jaeger: str, plan: Plan) -> list[dict[str, Any]]:
-    """Return the spans of all traces as OTLP's resourceSpans."""
     traces: dict[str, list[dict[str, Any]]] = {}
     decoder = json.JSONDecoder()
     services = set(json.loads(request(f"{jaeger}/api/services"))["data"]) - {"jaeger"}
@@ -241,7 +239,6 @@ def shifted(value: Any, shift: int) -> Any:
 
 
 def restart_jaeger(name: str) -> None:
-    """Restart Jaeger and wait until it is ready."""
     on_machine(name, "systemctl", "restart", "vantage-jaeger")
 
     def is_ready() -> bool:

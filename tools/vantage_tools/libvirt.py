@@ -33,7 +33,6 @@ def find_driver() -> str:
 
 
 def answers() -> bool:
-    """Return whether libvirt answers this user."""
     return succeeds(*URI, "version", timeout=20)
 
 

@@ -34,7 +34,6 @@ class Check(NamedTuple):
 
 
 def checks() -> Iterator[Check]:
-    """Yield every check."""
     python = programs("python")
     yield Check("ruff", ["ruff", "check", ".", *python])
     yield Check("ruff format", ["ruff", "format", "--check", ".", *python])

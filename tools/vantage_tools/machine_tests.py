@@ -23,7 +23,8 @@ from vantage_tools.paths import ROOT, cache_dir
 from vantage_tools.process import IMAGES, capture, lock, output, run, running_pid, succeeds
 from vantage_tools.vm import engine, host_tools
 from vantage_tools.vm.cli import MACHINES
-from vantage_tools.waiting import wait_until
+from vantage_tools.vm.container import image_name
+from vantage_tools.waiting import step, wait_until
 
 # The systems that site.yml supports. mmdebstrap cannot build rhel9, so VANTAGE_SYSTEM_IMAGE names an image of it.
 SYSTEMS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404", "ubuntu2604", "rhel9")
@@ -32,7 +33,6 @@ EVIDENCE = """
     systemctl --failed --no-legend; systemctl list-units --all --plain --no-legend 'vantage-*'; free -m; df -h /
     cat /opt/vantage/status; sudo tail -n 40 /var/log/vantage-provision.log
     sudo journalctl --boot --no-pager --priority warning --lines 60"""
-STARTED = time.monotonic()
 # Of the machine that provisions itself.
 NAME = "vantage-test-cloud-init"
 
@@ -49,11 +49,6 @@ class Speed(NamedTuple):
     provision: int
 
 
-def step(name: str) -> None:
-    """Print the name of the step that begins, with the seconds since the start."""
-    typer.echo(f"[{time.monotonic() - STARTED:5.0f} s] {name}", err=True)
-
-
 def find_speed(folder: Path) -> Speed:
     """Return the limits for KVM, or for emulation where KVM does not work, and write the roles' to limits.yml."""
     if (os.environ.get("VANTAGE_LIBVIRT_DRIVER") or libvirt.find_driver()) == "kvm":
@@ -68,13 +63,11 @@ def find_speed(folder: Path) -> Speed:
 
 
 def only_run(folder: Path) -> AbstractContextManager[None]:
-    """Hold the lock of a test; raise UserError if another run has it."""
     return lock(folder / "lock", f"another run uses {folder}.")
 
 
 @contextmanager
 def evidence_on_failure(ssh: list[str], console: Path | None = None) -> Iterator[None]:
-    """Print the machine's state if the test fails."""
     try:
         yield
         step("passed")
@@ -253,7 +246,7 @@ def why_skipped(system: str, log: Path) -> str:
         return "" if succeeds("docker", "image", "inspect", image) else f"the Docker engine has no image {image}"
     if system == "rhel9":
         return "set VANTAGE_SYSTEM_IMAGE to an image with systemd"
-    done = capture(*IMAGES, "load", "system" if system == "debian12" else f"system-{system}")
+    done = capture(*IMAGES, "load", image_name(system))
     log.write_text(done.stdout)
     return f"cannot build its image: {log}" if done.returncode else ""
 

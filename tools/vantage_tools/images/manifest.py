@@ -87,7 +87,6 @@ class Manifest:
 
     @property
     def folder(self) -> Path:
-        """Where the manifest and the engines' pins are."""
         return self.root / FOLDER
 
     def select(self, names: Iterable[str]) -> list[Image]:
@@ -134,7 +133,6 @@ def _image(raw: dict[str, Any], bases: Mapping[str, Base], version: str) -> Imag
 
 
 def load(root: Path) -> Manifest:
-    """Read the manifest of the checkout `root`; raises UserError when something in it is wrong."""
     raw = yaml.safe_load((root / FOLDER / "images.yml").read_text())
     project = root / "app/pyproject.toml"
     version = tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else "0"

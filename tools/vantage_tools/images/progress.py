@@ -45,12 +45,10 @@ class Progress:
         self._began = time.monotonic()
 
     def begin(self, name: str) -> None:
-        """Begin with the next image."""
         self._number, self._name, self._began = self._number + 1, name, time.monotonic()
 
     @contextmanager
     def step(self, text: str) -> Iterator[Step]:
-        """Show a step of the current image while the block runs."""
         step = Step(f"[{self._number}/{self._total}] {self._name}: {text}")
         if self._console.is_terminal:
             with Live(step, console=self._console, transient=True):
@@ -74,5 +72,4 @@ class Progress:
         self.note(f"[{self._number}/{self._total}] {self._name}: {text} ({time.monotonic() - self._began:.0f} s)")
 
     def note(self, text: str) -> None:
-        """Print one line."""
         self._console.print(text)

@@ -82,14 +82,12 @@ class Store:
             raise UserError(f"{error.filename or self.cache}: {error.strerror or error}", fix) from error
 
     def archive(self, name: str) -> Path:
-        """Return where the archive of the image `name` belongs."""
         return self.folder / f"{name}.tar.gz"
 
     def _record_path(self, name: str) -> Path:
         return self.folder / f".{name}.json"
 
     def record(self, name: str) -> Record | None:
-        """Return the record of an image whose archive is there, else None."""
         try:
             record = Record(**json.loads(self._record_path(name).read_text()))
         except (OSError, ValueError, TypeError):
@@ -98,11 +96,9 @@ class Store:
         return record if self.archive(name).is_file() and record.id != record.digest else None
 
     def add(self, record: Record) -> None:
-        """Remember an image whose archive is written."""
         write_atomically(self._record_path(record.name), json.dumps(asdict(record), indent=2) + "\n")
 
     def drop(self, name: str) -> None:
-        """Remove an image."""
         self._record_path(name).unlink(missing_ok=True)
         self.archive(name).unlink(missing_ok=True)
 

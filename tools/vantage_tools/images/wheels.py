@@ -45,7 +45,6 @@ class _Index(http.server.SimpleHTTPRequestHandler):
     """Lists all wheels as the page of every project: pip takes those of the project's name."""
 
     def translate_path(self, path: str) -> str:
-        """Return the wheel of this name, or the folder for a path that ends in a slash."""
         return super().translate_path(path.rpartition("/")[2])
 
     def log_message(self, format: str, *args: object) -> None:

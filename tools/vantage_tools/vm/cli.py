@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,13 +11,19 @@ from vantage_tools.paths import cache_dir
 from vantage_tools.process import lock, output, replace_process
 from vantage_tools.vm import endpoints, engine, host_tools
 from vantage_tools.vm.container import SystemContainer
-from vantage_tools.vm.machine import UNIT_PROGRAM, Kind, choose, list_services, play, require_vm
+from vantage_tools.vm.machine import UNIT_PROGRAM, Kind, Machine, choose, list_services, play, require_vm
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 EVERYDAY, DEVELOPMENT, MACHINES = "Everyday", "Development", "Machines"
 
 app, machines = typer.Typer(), typer.Typer()
 VM = Annotated[Kind, typer.Option("--vm", help="auto: Vagrant if installed and it need not emulate, else a container")]
+
+
+def installed(vm: Kind) -> tuple[Machine, list[dict[str, Any]]]:
+    """Return the VM and its services; raise UserError without VM or Vantage."""
+    machine = choose(vm)
+    return machine, list_services(machine)
 
 
 @app.command(rich_help_panel=EVERYDAY)
@@ -33,24 +39,21 @@ def up(vm: VM = Kind.AUTO) -> None:
 @app.command(rich_help_panel=EVERYDAY)
 def verify(vm: VM = Kind.AUTO) -> None:
     """Send one request and find it as metric, log line and trace."""
-    machine = choose(vm)
-    list_services(machine)
+    machine, _ = installed(vm)
     play(machine.kind, "playbooks/verify.yml")
 
 
 @app.command(rich_help_panel=EVERYDAY)
 def status(vm: VM = Kind.AUTO) -> None:
     """Print one line per service; exit 1 if one is not ready."""
-    machine = choose(vm)
-    list_services(machine)
+    machine, _ = installed(vm)
     replace_process(*machine.command(UNIT_PROGRAM, "status"))
 
 
 @app.command(context_settings=PASS_ON, rich_help_panel=EVERYDAY)
 def report(context: typer.Context, vm: VM = Kind.AUTO) -> None:
     """Write a page about the last minutes and hours to report/."""
-    machine = choose(vm)
-    list_services(machine)
+    machine, _ = installed(vm)
     # Further arguments are ansible-playbook's.
     play(machine.kind, "playbooks/report.yml", *context.args)
 
@@ -58,8 +61,7 @@ def report(context: typer.Context, vm: VM = Kind.AUTO) -> None:
 @app.command(rich_help_panel=EVERYDAY)
 def logs(service: Annotated[str, typer.Argument()] = "", vm: VM = Kind.AUTO) -> None:
     """Print the last 100 log lines of a service or an app."""
-    machine = choose(vm)
-    services = list_services(machine)
+    machine, services = installed(vm)
     units = [entry["unit"] for entry in services if service in (entry["service"], entry["app"])]
     if not service or not units:
         names = " ".join(sorted(entry["service"] for entry in services))
@@ -79,8 +81,8 @@ def shell(vm: VM = Kind.AUTO) -> None:
 @app.command(rich_help_panel=EVERYDAY)
 def password(vm: VM = Kind.AUTO) -> None:
     """Print Grafana's admin password."""
-    machine = choose(vm)
-    if "grafana" not in endpoints.page_ports(list_services(machine)):
+    machine, services = installed(vm)
+    if "grafana" not in endpoints.page_ports(services):
         raise endpoints.NO_GRAFANA
     print(output(*machine.command("cat", "/etc/vantage/secrets/grafana/admin_password")).strip())
 

@@ -27,6 +27,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 VOLUMES = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "journal": "/var/log/journal"}
 
 
+def image_name(system: str) -> str:
+    """Return the name in images.yml of a system's image."""
+    return "system" if system == "debian12" else f"system-{system}"
+
+
 class SystemContainer:
     """One system container with its three volumes; ports are published on 127.0.0.1 only.
 
@@ -63,7 +68,6 @@ class SystemContainer:
         return subprocess.run(command, text=True, capture_output=True, check=False).stdout.strip() or "unknown"
 
     def command(self, *argv: str) -> list[str]:
-        """Return the command that runs `argv` in the container."""
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         return ["docker", "exec", "--interactive", *terminal, self.name, *argv]
 
@@ -72,7 +76,7 @@ class SystemContainer:
         engine.ensure_engine()
         if not self.given_image:
             # Loads nothing if the engine has it.
-            run(*IMAGES, "load", "system" if self.system == "debian12" else f"system-{self.system}")
+            run(*IMAGES, "load", image_name(self.system))
         if not self.exists:
             self._create(publish, [f"--network={network}", f"--ip={address}"] if network else [])
         elif self._require_ours() and not self.is_running:
@@ -80,13 +84,11 @@ class SystemContainer:
         self._wait_for_systemd()
 
     def down(self) -> None:
-        """Remove the container and its volumes."""
         if self.exists and self._require_ours():
             output("docker", "rm", "--force", self.name)
         output("docker", "volume", "rm", "--force", *self.volumes)
 
     def restart(self) -> None:
-        """Shut systemd down properly and boot it again."""
         if not self.is_running:
             raise UserError(f"{self.name} is {self.state}.", f"vantage container up {self.name}")
         output("docker", "restart", self.name)

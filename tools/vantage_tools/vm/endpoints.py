@@ -50,7 +50,6 @@ def recreate_hint(machine: Machine, missing: Iterable[int]) -> str:
 
 
 def describe(machine: Machine, services: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the lines that `make up` ends with."""
     published = machine.published()
 
     def row(name: str, port: int, note: str = "") -> str:

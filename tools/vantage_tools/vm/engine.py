@@ -28,7 +28,6 @@ START_SECONDS = 60
 
 
 def answers() -> bool:
-    """Return whether a Docker engine answers."""
     return succeeds("docker", "version", timeout=10)
 
 
@@ -49,7 +48,6 @@ def ensure_engine() -> None:
 
 
 def get_images() -> None:
-    """Get every image that hosts need, with an engine that answers."""
     ensure_engine()
     run(*IMAGES, "get")
 

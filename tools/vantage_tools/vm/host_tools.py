@@ -13,7 +13,6 @@ from pathlib import Path
 from vantage_tools.errors import UserError
 from vantage_tools.process import capture, last_lines, succeeds, sudo
 
-QEMU = {"qemu-system-x86_64": "qemu-system-x86", "ssh": "openssh-client"}
 # Probe: Debian package. The probe decides: next to a Docker from Docker's own repository, docker.io must not be installed.
 GROUPS = {
     # Debian's python3 cannot make a venv; asked for only after that has failed.
@@ -22,7 +21,7 @@ GROUPS = {
     "engine": {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables"},
     # Promtail alone needs a C compiler and libsystemd's headers: it reads the journal through cgo.
     "images": {
-        **{name: name for name in ("mmdebstrap", "gcc", "tar")},
+        "mmdebstrap": "mmdebstrap", "gcc": "gcc", "tar": "tar",
         "/usr/include/stdlib.h": "libc6-dev",
         "/usr/include/systemd/sd-journal.h": "libsystemd-dev",
         "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
@@ -30,17 +29,20 @@ GROUPS = {
         "/usr/share/distro-info/ubuntu.csv": "distro-info-data",
     },
     "seed": {"xorriso": "xorriso", "cloud-init": "cloud-init"},
-    "qemu": {**QEMU, "virt-host-validate": "libvirt-clients"},
+    "qemu": {
+        "qemu-system-x86_64": "qemu-system-x86", "ssh": "openssh-client", "virt-host-validate": "libvirt-clients",
+    },
     "box": {
-        **{"mmdebstrap": "mmdebstrap", "qemu-img": "qemu-utils", "sfdisk": "fdisk", "mkfs.ext4": "e2fsprogs"},
-        **{"losetup": "mount", "grub-install": "grub2-common", "/usr/lib/grub/i386-pc/modinfo.sh": "grub-pc-bin"},
+        "mmdebstrap": "mmdebstrap", "qemu-img": "qemu-utils", "sfdisk": "fdisk", "mkfs.ext4": "e2fsprogs",
+        "losetup": "mount", "grub-install": "grub2-common", "/usr/lib/grub/i386-pc/modinfo.sh": "grub-pc-bin",
         "ssh-keygen": "openssh-client",
     },
     "vm": {
-        **{"vagrant": "vagrant", "/usr/share/doc/vagrant-libvirt": "vagrant-libvirt", "rsync": "rsync"},
-        **{"virsh": "libvirt-clients", "libvirtd": "libvirt-daemon-system", "dnsmasq": "dnsmasq-base", **QEMU},
+        "vagrant": "vagrant", "/usr/share/doc/vagrant-libvirt": "vagrant-libvirt", "virsh": "libvirt-clients",
+        "libvirtd": "libvirt-daemon-system", "dnsmasq": "dnsmasq-base", "qemu-system-x86_64": "qemu-system-x86",
+        "ssh": "openssh-client", "rsync": "rsync",
     },
-}
+}  # fmt: skip
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 

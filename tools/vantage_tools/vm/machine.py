@@ -31,15 +31,12 @@ class Kind(enum.StrEnum):
 
 
 class ContainerMachine(SystemContainer):
-    """The system container `vantage`."""
-
     kind = Kind.CONTAINER
 
     def __init__(self) -> None:
         super().__init__(NAME)
 
     def create(self) -> None:
-        """Create or start the container and run site.yml on it."""
         engine.ensure_engine()
         publish = self.configured_ports()
         if self.exists:
@@ -49,32 +46,25 @@ class ContainerMachine(SystemContainer):
         play(self.kind, "site.yml")
 
     def destroy(self) -> None:
-        """Remove the container and its data."""
         self.down()
 
     def shell_command(self) -> list[str]:
-        """Return the command that opens a shell in the container."""
         return self.command("bash", "--login")
 
     def configured_ports(self) -> list[ports.PortMapping]:
-        """Return the ports that a new container would publish."""
         return ports.of_inventory(inventory(self.kind), NAME)
 
 
 class VagrantMachine:
-    """The VM `vantage` of the Vagrantfile."""
-
     kind = Kind.VAGRANT
 
     @property
     def exists(self) -> bool:
-        """Whether the VM was created; it can be stopped."""
         # Vagrant makes its folder for `vagrant status` too; the id comes with the VM.
         state = ROOT / (os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant")
         return any(state.glob(f"machines/{NAME}/*/id"))
 
     def create(self) -> None:
-        """Create or start the VM and run site.yml on it."""
         is_linux = platform.system() == "Linux"
         if is_linux and _provider() == "libvirt" and "vagrant-libvirt " in output("vagrant", "plugin", "list"):
             libvirt.start()
@@ -88,23 +78,18 @@ class VagrantMachine:
         run("vagrant", "provision")
 
     def destroy(self) -> None:
-        """Remove the VM and its data."""
         run("vagrant", "destroy", "--force")
 
     def command(self, *argv: str) -> list[str]:
-        """Return the command that runs `argv` as root on the VM."""
         return ["vagrant", "ssh", "-c", f"sudo {shlex.join(argv)}", "--", "-q"]
 
     def shell_command(self) -> list[str]:
-        """Return the command that opens a shell on the VM."""
         return ["vagrant", "ssh"]
 
     def published(self) -> dict[int, int]:
-        """Return the port of this machine for each published port of the VM."""
         return {mapping.guest: mapping.host for mapping in self.configured_ports()}
 
     def configured_ports(self) -> list[ports.PortMapping]:
-        """Return the ports that a new VM would publish."""
         return ports.of_vagrantfile()
 
 
@@ -130,7 +115,6 @@ def choose(kind: Kind) -> Machine:
 
 
 def require_vm(machine: Machine) -> None:
-    """Raise UserError if there is no VM."""
     if not machine.exists:
         raise UserError(f"VM {NAME} ({machine.kind}) does not exist.", "make up")
 
@@ -147,12 +131,10 @@ def list_services(machine: Machine) -> list[dict[str, Any]]:
 
 
 def inventory(kind: Kind) -> Path:
-    """Return the inventory of a kind of VM, from the root of the checkout."""
     return Path("inventory") / kind
 
 
 def play(kind: Kind, playbook: str, *arguments: str) -> None:
-    """Run a playbook on the VM."""
     run("ansible-playbook", "-i", inventory(kind), playbook, *arguments)
 
 
