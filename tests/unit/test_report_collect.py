@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -42,6 +43,10 @@ TRACE = {
 }  # fmt: skip
 
 
+def answer_of(kind: str, result: list[Any]) -> Answer:
+    return {"body": {"data": {"resultType": kind, "result": result}}}
+
+
 class Engines:
     """A transport that answers like the three engines; `broken` ones refuse."""
 
@@ -56,7 +61,7 @@ class Engines:
 
     def answer(self, question: Question) -> Answer:
         if question.engine in self.broken:
-            return {"error": "Connection refused", "seconds": 0}
+            return {"error": "Connection refused"}
         bodies: dict[str, Any] = {
             "/api/v1/query": {"data": {"resultType": "vector", "result": []}},
             "/api/v1/query_range": {"data": {"resultType": "matrix", "result": []}},
@@ -68,24 +73,16 @@ class Engines:
             "/api/traces": {"data": [TRACE]},
         }
         if question.name == "time":
-            return {"body": {"data": {"resultType": "scalar", "result": [END, str(END)]}}, "seconds": 0}
+            return answer_of("scalar", [END, str(END)])
         if question.name == "patterns@short":
             labels = {"service_name": "shop", "level": "error", "said": "it `broke` at #"}
-            return {
-                "body": {"data": {"resultType": "vector", "result": [{"metric": labels, "value": [END, "3"]}]}},
-                "seconds": 0,
-            }
+            return answer_of("vector", [{"metric": labels, "value": [END, "3"]}])
         if question.name.startswith(("first#", "last#")):
             stream = {"service_name": "shop", "trace_id": "cd" * 16}
-            return {
-                "body": {
-                    "data": {"resultType": "streams", "result": [{"stream": stream, "values": [["5", "it broke"]]}]}
-                },
-                "seconds": 0,
-            }
+            return answer_of("streams", [{"stream": stream, "values": [["5", "it broke"]]}])
         if question.path.startswith("/api/traces/"):
-            return {"error": "HTTP 404: trace not found", "seconds": 0}
-        return {"body": bodies[question.path], "seconds": 0}
+            return {"error": "HTTP 404: trace not found"}
+        return {"body": bodies[question.path]}
 
 
 def test_everything_is_asked_in_few_rounds() -> None:
@@ -134,10 +131,10 @@ def test_slow_traces_are_those_beyond_the_99th_percentile() -> None:
         def answer(self, question: Question) -> Answer:
             if question.name == "p99@short":
                 series = [{"metric": {"service_name": "shop"}, "value": [END, "0.25"]}]
-                return {"body": {"data": {"resultType": "vector", "result": series}}}
+                return answer_of("vector", series)
             if question.name == "p99@long":
                 series = [{"metric": {"service_name": "shop"}, "value": [END, "NaN"]}]
-                return {"body": {"data": {"resultType": "vector", "result": series}}}
+                return answer_of("vector", series)
             return super().answer(question)
 
     engines = Slow()
@@ -153,7 +150,7 @@ def test_failures_are_searched_by_error_and_by_status() -> None:
                 return super().answer(question)
             labels = [{"service_name": "shop", "http_response_status_code": status} for status in ("200", "502")]
             series = [{"metric": one, "value": [END, "5"]} for one in labels]
-            return {"body": {"data": {"resultType": "vector", "result": series}}}
+            return answer_of("vector", series)
 
     engines = Failing()
     Collector(engines, 300, 21_600).run({})
@@ -189,13 +186,13 @@ def test_a_query_that_fails_is_recorded_as_a_problem() -> None:
     assert "1 queries without an answer" in logged[1]
 
 
-@pytest.fixture
-def server() -> Iterator[str]:
+@contextmanager
+def serve(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[int]:
+    """A server that answers each GET by its path; its port."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = {"/json": (200, b"[1]"), "/html": (200, b"<p>")}.get(
-                self.path.split("?")[0], (500, b"no disk")
-            )
+            status, body = answer(self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -207,15 +204,17 @@ def server() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
         thread = threading.Thread(target=found.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{found.server_port}"
+        yield found.server_port
         found.shutdown()
         thread.join()
 
 
-def test_answers_come_in_order_with_their_errors(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_come_in_order_with_their_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    ask = http_transport({"prometheus": server, "loki": "http://127.0.0.1:1"})
-    answers = ask([Question("a", "prometheus", path, {"query": "a b"}) for path in ("/broken", "/json", "/html")])
+    known = {"/json": (200, b"[1]"), "/html": (200, b"<p>")}
+    with serve(lambda path: known.get(path.split("?")[0], (500, b"no disk"))) as port:
+        ask = http_transport({"prometheus": f"http://127.0.0.1:{port}", "loki": "http://127.0.0.1:1"})
+        answers = ask([Question("a", "prometheus", path, {"query": "a b"}) for path in ("/broken", "/json", "/html")])
     assert answers[0]["error"] == "HTTP 500: no disk"
     assert answers[1]["body"] == [1]
     assert "JSONDecodeError" in answers[2]["error"]
@@ -255,28 +254,15 @@ def engines() -> Iterator[int]:
     """A server that answers for all three engines; its port."""
     known = Engines()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            engine = "jaeger" if url.path.startswith(("/api/services", "/api/traces")) else "prometheus"
-            query = dict(parse_qsl(url.query)).get("query", "")
-            name = "time" if query == "time()" else ""
-            answer = known.answer(Question(name, engine, url.path))
-            body = json.dumps(answer.get("body", {})).encode()
-            self.send_response(200 if "body" in answer else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str) -> tuple[int, bytes]:
+        url = urlsplit(path)
+        engine = "jaeger" if url.path.startswith(("/api/services", "/api/traces")) else "prometheus"
+        name = "time" if dict(parse_qsl(url.query)).get("query") == "time()" else ""
+        found = known.answer(Question(name, engine, url.path))
+        return (200 if "body" in found else 404), json.dumps(found.get("body", {})).encode()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
-        yield found.server_port
-        found.shutdown()
-        thread.join()
+    with serve(answer) as port:
+        yield port
 
 
 def report(folder: Path, port: int, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:

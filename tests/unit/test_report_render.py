@@ -12,7 +12,7 @@ from report_data import END, requests, shop_trace, span, system, vector
 from vantage_tools.errors import UserError
 from vantage_tools.report import formats, pictures, render, samples, servicemap, tables
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.spans import Trace, shares
+from vantage_tools.report.spans import Trace, by_operation, self_us
 from vantage_tools.report.stats import Histogram, wilson
 
 
@@ -118,11 +118,15 @@ def test_one_trace_gets_one_picture() -> None:
     assert list(pictures.choose_traces(Dataset(data))) == ["slowest"]
 
 
-def test_shares_of_self_time_are_by_operation() -> None:
-    found = {(share.service, share.operation): share for share in shares([Trace(shop_trace(us=5000))])}
-    assert found["warehouse", "GET /products"].self_us == 5000
-    assert found["storefront", "GET → warehouse"].self_us == 1000
-    assert found["warehouse", "SELECT products"].is_database
+def test_self_time_is_by_operation() -> None:
+    found = {key: self_us(spans) for key, spans in by_operation([Trace(shop_trace(us=5000))]).items()}
+    assert found["warehouse", "GET /products"] == 5000
+    assert found["storefront", "GET → warehouse"] == 1000
+    data = system()
+    data["traces"]["short"] = [shop_trace(us=5000)]
+    operations = [row[1] for row in tables.self_time(Dataset(data)).rows]
+    assert operations[:1] == ["GET /products"]
+    assert "SELECT products (database)" in operations
 
 
 def test_both_time_ranges_are_compared() -> None:

@@ -27,7 +27,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -127,13 +126,6 @@ CLIENTS = (
 FAILED_LINES = "$apps | json | http_response_status_code >= 500"
 
 
-def fill(query: str, window: float, **more: str) -> str:
-    """Return a query with the length of the time range in seconds, and other values, filled in."""
-    for name, value in {"w": f"{window:.0f}s", **more}.items():
-        query = query.replace(f"${name}", value)
-    return query
-
-
 def pattern_examples(service: str, level: str, said: str) -> str:
     """Return the query for the lines of one pattern."""
     # Backticks need no escape, but cannot hold a backtick.
@@ -155,10 +147,6 @@ class Question:
     engine: str
     path: str
     parameters: dict[str, str] = field(default_factory=dict)
-
-    def url(self, addresses: dict[str, str]) -> str:
-        """Return the URL at the engine's address."""
-        return f"{addresses[self.engine].rstrip('/')}{self.path}?{urlencode(self.parameters)}"
 
 
 # `body`, the JSON of the answer, or `error`.
@@ -184,8 +172,9 @@ def http_transport(addresses: dict[str, str]) -> Transport:
     """Return a transport that asks the engines at these addresses, some questions at a time."""
 
     def transport(questions: Sequence[Question]) -> Sequence[Answer]:
+        urls = [f"{addresses[q.engine].rstrip('/')}{q.path}?{urlencode(q.parameters)}" for q in questions]
         with ThreadPoolExecutor(max_workers=PARALLEL_QUERIES) as pool:
-            return list(pool.map(get, [question.url(addresses) for question in questions]))
+            return list(pool.map(get, urls))
 
     return transport
 
@@ -207,8 +196,7 @@ class Collector:
 
     def __init__(self, ask: Transport, short: int, long: int, log: Callable[[str], None] = log) -> None:
         self.ask, self.log = ask, log
-        self.short, self.long, self.base = short, long, long - short
-        self.end = self.since = 0.0
+        self.seconds = {"short": short, "long": long, "base": long - short}
         self.engines: dict[str, dict[str, Any]] = {}
         self.traced_services: list[str] = []
         self.metrics: dict[str, dict[str, Any]] = {}
@@ -227,41 +215,51 @@ class Collector:
                 lost = len(self.problems) - lost
                 missing = f", {lost} queries without an answer" if lost else ""
                 self.log(f"{found}{missing}, {time.monotonic() - start:.1f} s")
-        times = {"short": self.short, "long": self.long, "end": self.end, "since": self.since}
+        ranges = {name: self.seconds[name] for name in ("short", "long")}
         names = ("engines", "metrics", "logs", "traces", "problems")
+        times = {**ranges, "end": self.end, "since": self.since}
         return {"meta": {**meta, **times}, **{name: getattr(self, name) for name in names}}
 
     def begin(self, window: str) -> float:
         """Return when a range begins."""
-        return self.end - (self.short if window == "short" else self.long)
+        return self.end - self.seconds["short" if window == "short" else "long"]
+
+    def end_of(self, window: str) -> float:
+        """Return when a range ends."""
+        return self.end - (self.seconds["short"] if window == "base" else 0)
+
+    def fill(self, query: str, window: str, **more: str) -> str:
+        """Return a query with the length of the time range, and other values, filled in."""
+        for name, value in {"w": f"{self.seconds[window]}s", **more}.items():
+            query = query.replace(f"${name}", value)
+        return query
 
     def find_engines(self) -> None:
         """Find out which engines answer, the host's time, the oldest sample and the traced services."""
-        oldest = fill("min(min_over_time(timestamp(up)[$w:60s]))", self.long)
-        clock, first, labels, services = self.ask(
-            [
-                # The clock of the stores may differ from that of the machine that runs this.
-                Question("time", "prometheus", "/api/v1/query", {"query": "time()"}),
-                Question("oldest", "prometheus", "/api/v1/query", {"query": oldest}),
-                Question("labels", "loki", "/loki/api/v1/labels"),
-                Question("services", "jaeger", "/api/services"),
-            ]
-        )
-        for engine, answer in (("prometheus", clock), ("loki", labels), ("jaeger", services)):
-            self.engines[engine] = {"ok": "body" in answer, "error": answer.get("error", "")}
-        missing = [f"{name}: {engine['error']}" for name, engine in self.engines.items() if not engine["ok"]]
+        oldest = self.fill("min(min_over_time(timestamp(up)[$w:60s]))", "long")
+        questions = [
+            # The clock of the stores may differ from that of the machine that runs this.
+            Question("time", "prometheus", "/api/v1/query", {"query": "time()"}),
+            Question("labels", "loki", "/loki/api/v1/labels"),
+            Question("services", "jaeger", "/api/services"),
+            Question("oldest", "prometheus", "/api/v1/query", {"query": oldest}),
+        ]
+        clock, _, services, first = answers = self.ask(questions)
+        missing = []
+        for question, answer in zip(questions[:3], answers):  # noqa: B905  # Python 3.9
+            error = answer.get("error", "")
+            self.engines[question.engine] = {"ok": "body" in answer, "error": error}
+            if "body" not in answer:
+                missing.append(f"{question.engine}: {error}")
+                self.log(f"no answer from {missing[-1]}")
         if len(missing) == len(ENGINES):
             raise CollectError(f"no engine answers: {'; '.join(missing)}. Start the stack; `make status` shows it.")
-        self.end, oldest_sample = time.time(), 0.0
-        if "body" in clock:
-            self.end = float(clock["body"]["data"]["result"][0])
-            series = first.get("body", {}).get("data", {}).get("result") or []
-            oldest_sample = min((float(one["value"][1]) for one in series), default=0.0)
-        self.since = max(oldest_sample, self.end - self.long)
+        self.end = float(clock["body"]["data"]["result"][0]) if "body" in clock else time.time()
+        series = first.get("body", {}).get("data", {}).get("result") or []
+        oldest_sample = min((float(one["value"][1]) for one in series), default=0.0)
+        self.since = max(oldest_sample, self.begin("long"))
         # Jaeger traces the queries that it answers.
         self.traced_services = sorted(set(services.get("body", {}).get("data") or []) - {"jaeger"})
-        for text in missing:
-            self.log(f"no answer from {text}")
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Any]]:
         """Yield the questions that were answered, with the JSON; the others are recorded as problems."""
@@ -277,39 +275,38 @@ class Collector:
         def instant(name: str, query: str, at: float) -> Question:
             return Question(name, "prometheus", "/api/v1/query", {"query": query, "time": f"{at:.3f}"})
 
-        short = f"{self.short}s"
-        questions = [instant(name, fill(query, self.long, short=short), self.end) for name, query in AT_END.items()]
-        for window, seconds in (("short", self.short), ("long", self.long), ("base", self.base)):
-            at = self.end - (self.short if window == "base" else 0)
-            questions += [instant(f"{name}@{window}", fill(query, seconds), at) for name, query in OVER_WINDOW.items()]
+        short = f"{self.seconds['short']}s"
+        questions = [instant(name, self.fill(query, "long", short=short), self.end) for name, query in AT_END.items()]
+        for window in ("short", "long", "base"):
+            at = self.end_of(window)
+            questions += [instant(f"{name}@{window}", self.fill(q, window), at) for name, q in OVER_WINDOW.items()]
         for window in ("short", "long"):
             # Data of half an hour is shown in full detail.
-            covered = self.end - max(self.begin(window), self.since)
-            step = max(MIN_STEP_SECONDS, round(covered / PLOT_POINTS))
+            step = max(MIN_STEP_SECONDS, round((self.end - max(self.begin(window), self.since)) / PLOT_POINTS))
             times = {"start": f"{self.begin(window):.3f}", "end": f"{self.end:.3f}", "step": str(step)}
             for name, query in OVER_TIME.items():
                 parameters = {"query": query.replace("$rate", f"{max(60, step)}s"), **times}
                 questions.append(Question(f"{name}~{window}", "prometheus", "/api/v1/query_range", parameters))
-        alerts = Question("alerts", "prometheus", "/api/v1/alerts")
-        for question, body in self.answers([*questions, alerts]):
-            data = body.get("data") or {}
-            if question is alerts:
+        questions.append(Question("alerts", "prometheus", "/api/v1/alerts"))
+        for question, body in self.answers(questions):
+            data, asked = body.get("data") or {}, question.parameters
+            if question.name == "alerts":
                 self.metrics["alerts"] = {"query": 'ALERTS{alertstate="firing"}', "alerts": data.get("alerts") or []}
                 continue
-            asked = question.parameters
             step_of = {"step": int(asked["step"])} if "step" in asked else {}
             self.metrics[question.name] = {"query": asked["query"], "series": data.get("result") or [], **step_of}
         series = sum(len(entry.get("series", [])) for entry in self.metrics.values())
-        return f"metrics: {series} series from {len(questions) + 1} queries"
+        return f"metrics: {series} series from {len(questions)} queries"
 
-    def labels_of(self, name: str) -> Iterator[dict[str, str]]:
-        """Yield the labels of the series of a metric."""
-        return (series["metric"] for series in self.metrics.get(name, {}).get("series", []))
+    def series(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and the value of each series of a metric, or of a count of lines."""
+        entry = self.metrics.get(name) or self.logs.get(name) or {}
+        return [(one["metric"], float(one["value"][1])) for one in entry.get("series", [])]
 
     def apps(self) -> list[str]:
         """Return the services that serve requests: those with request metrics or spans."""
-        found = {labels.get("service_name", "") for labels in self.labels_of("requests@long")}
-        found |= {labels.get("service_name", "") for labels in self.labels_of("up") if labels.get("job") == "apps"}
+        found = {labels.get("service_name", "") for labels, _ in self.series("requests@long")}
+        found |= {labels.get("service_name", "") for labels, _ in self.series("up") if labels.get("job") == "apps"}
         return sorted((found | set(self.traced_services)) - {""})
 
     def log_lines(self, name: str, query: str, window: str, limit: int, direction: str = "backward") -> Question:
@@ -327,8 +324,8 @@ class Collector:
         questions = []
         for name, query in counts.items():
             window = name.partition("@")[2]
-            at = self.end - (self.short if window == "base" else 0)
-            parameters = {"query": fill(query, getattr(self, window), apps=selector), "time": str(int(at * 1e9))}
+            at = str(int(self.end_of(window) * 1e9))
+            parameters = {"query": self.fill(query, window, apps=selector), "time": at}
             questions.append(Question(name, "loki", "/loki/api/v1/query", parameters))
         if apps:
             failed = FAILED_LINES.replace("$apps", selector)
@@ -336,18 +333,16 @@ class Collector:
             questions.append(self.log_lines("failed", failed, "long", MAX_LOG_LINES))
         for question, body in self.answers(questions):
             self.logs[question.name] = {"query": question.parameters["query"], **read_log_answer(body)}
-        self.collect_pattern_examples()
-        lines = sum(float(series["value"][1]) for series in self.logs.get("volume@long", {}).get("series", []))
+        self.collect_pattern_examples(apps)
+        lines = sum(number for _, number in self.series("volume@long"))
         return f"logs: {lines:,.0f} lines counted by {len(questions)} queries"
 
-    def collect_pattern_examples(self) -> None:
+    def collect_pattern_examples(self, apps: Sequence[str]) -> None:
         """Ask for the first and the last line of the most frequent patterns, of apps before engines."""
         found: Counter[tuple[str, str, str]] = Counter()
-        for name in ("patterns@short", "patterns@base"):
-            for series in self.logs.get(name, {}).get("series", []):
-                service, level, said = (series["metric"].get(label, "") for label in ("service_name", "level", "said"))
-                found[service, level, said] += round(float(series["value"][1]))
-        apps = set(self.apps())
+        for labels, number in self.series("patterns@short") + self.series("patterns@base"):
+            service, level, said = (labels.get(label, "") for label in ("service_name", "level", "said"))
+            found[service, level, said] += round(number)
         ranked = [key for key, _ in found.most_common()]
         keys = [key for key in ranked if key[0] in apps][:APP_PATTERNS]
         keys += [key for key in ranked if key[0] not in apps][:OTHER_PATTERNS]
@@ -365,12 +360,6 @@ class Collector:
             entry = examples.setdefault(json.dumps(keys[int(place)]), {"query": question.parameters["query"]})
             entry[which] = read_log_answer(body)["lines"][:1]
 
-    def trace_search(self, name: str, service: str, begin: float, end: float, limit: int, **more: str) -> Question:
-        """Return the question for traces of a service that began in a time range."""
-        start, stop = str(int(begin * 1e6)), str(int(end * 1e6))
-        parameters = {"service": service, "start": start, "end": stop, "limit": str(limit), **more}
-        return Question(name, "jaeger", "/api/traces", parameters)
-
     def collect_traces(self) -> str:
         """Ask Jaeger everything; return a summary."""
         questions = [question for service in self.traced_services for question in self.trace_searches(service)]
@@ -387,24 +376,37 @@ class Collector:
 
     def trace_searches(self, service: str) -> Iterator[Question]:
         """Yield the questions for a sample of a service's traces, its failures and its slowest requests."""
+
+        def search(name: str, begin: float, end: float, limit: int, **more: str) -> Question:
+            times = {"start": str(int(begin * 1e6)), "end": str(int(end * 1e6))}
+            return Question(name, "jaeger", "/api/traces", {"service": service, **times, "limit": str(limit), **more})
+
         services, end = len(self.traced_services), self.end - SPAN_DELAY_SECONDS
-        search = partial(self.trace_search, service=service)
-        yield search("short", begin=self.begin("short"), end=end, limit=SHORT_RANGE_TRACES // services)
+        yield search("short", self.begin("short"), end, SHORT_RANGE_TRACES // services)
         begin = max(self.since, self.begin("long"))
-        covered = max(self.end - self.short - begin, 1.0)
+        covered = max(self.begin("short") - begin, 1.0)
         slices = min(MAX_SLICES, max(1, round(covered / 60)))
         limit = max(4, TRACES_PER_SLICE * MAX_SLICES // slices // services)
         for number in range(slices):
             start = begin + number * covered / slices
-            yield search("base", begin=start, end=start + covered / slices, limit=limit)
+            yield search("base", start, start + covered / slices, limit)
         for window in ("short", "long"):
-            extreme = partial(search, begin=self.begin(window), end=end, limit=MAX_EXTREME_TRACES)
+            begin = self.begin(window)
             # A caller's span is an error at 404 as well, so failures are also searched by status.
-            for tags in ({"error": "true"}, *self.failure_tags(service, window)):
-                yield extreme(f"failed@{window}", tags=json.dumps(tags, separators=(",", ":")))
-            p99 = self.p99(service, window)
-            if p99:
-                yield extreme(f"slow@{window}", minDuration=f"{int(p99 * 1e6)}us")
+            of_service = [
+                labels for labels, _ in self.series(f"requests@{window}") if labels["service_name"] == service
+            ]
+            statuses = sorted({labels.get("http_response_status_code", "") for labels in of_service})
+            failed = [{"http.response.status_code": status} for status in statuses if status.startswith("5")]
+            for tags in ({"error": "true"}, *failed):
+                with_tags = json.dumps(tags, separators=(",", ":"))
+                yield search(f"failed@{window}", begin, end, MAX_EXTREME_TRACES, tags=with_tags)
+            p99 = {labels.get("service_name"): value for labels, value in self.series(f"p99@{window}")}.get(
+                service, 0.0
+            )
+            if p99 > 0:
+                least = f"{int(p99 * 1e6)}us"
+                yield search(f"slow@{window}", begin, end, MAX_EXTREME_TRACES, minDuration=least)
 
     def collect_named_traces(self, have: set[str]) -> list[Any]:
         """Return the traces of the example lines that the searches did not find."""
@@ -414,20 +416,6 @@ class Collector:
         # A trace that was not sampled, or is older than the retention, is no problem.
         answers = self.ask(questions) if questions else []
         return [read_spans(trace) for answer in answers for trace in answer.get("body", {}).get("data") or []]
-
-    def failure_tags(self, service: str, window: str) -> list[dict[str, str]]:
-        """Return the tags of the failures (5xx) that the service's metrics count."""
-        labels = [labels for labels in self.labels_of(f"requests@{window}") if labels.get("service_name") == service]
-        statuses = sorted({one.get("http_response_status_code", "") for one in labels})
-        return [{"http.response.status_code": status} for status in statuses if status.startswith("5")]
-
-    def p99(self, service: str, window: str) -> float:
-        """Return the 99th percentile of a service's latency in seconds, 0 when it is unknown."""
-        for series in self.metrics.get(f"p99@{window}", {}).get("series", []):
-            value = float(series["value"][1])
-            if series["metric"].get("service_name") == service and value == value:
-                return value
-        return 0.0
 
 
 def read_log_answer(body: Any) -> dict[str, Any]:
@@ -445,10 +433,10 @@ def read_log_answer(body: Any) -> dict[str, Any]:
 
 # Tags that say what a span did.
 SPAN_TAGS = (
-    "http.route", "http.request.method", "http.response.status_code", "url.full", "url.path", "server.address",
-    "db.system", "db.system.name", "db.operation.name", "db.collection.name", "error.type", "client.address",
-    "otel.status_description",
-)  # fmt: skip
+    *("http.route", "http.request.method", "http.response.status_code", "url.full", "url.path", "server.address"),
+    *("db.system", "db.system.name", "db.operation.name", "db.collection.name"),
+    *("error.type", "client.address", "otel.status_description"),
+)
 
 
 def read_spans(trace: dict[str, Any]) -> list[dict[str, Any]]:
@@ -497,8 +485,9 @@ def parse_time_ranges(short: str, long: str) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> int:
     """Collect and write the data; return 1 with the reason on stderr when that fails."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for engine, port in (("prometheus", 9090), ("loki", 3100), ("jaeger", 16686)):
-        parser.add_argument(f"--{engine}", default=f"http://127.0.0.1:{port}", metavar="URL")
+    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", metavar="URL")
+    parser.add_argument("--loki", default="http://127.0.0.1:3100", metavar="URL")
+    parser.add_argument("--jaeger", default="http://127.0.0.1:16686", metavar="URL")
     parser.add_argument("--grafana", default="", help="address of Grafana for links; default: no links", metavar="URL")
     parser.add_argument("--host", default="", help="name of the host, for the title")
     parser.add_argument("--short", default="5m", help="the range that the report is about (default: 5m)")

@@ -25,7 +25,7 @@ from PIL import Image
 from vantage_tools.report.dataset import Dataset, Points
 from vantage_tools.report.findings import Finding
 from vantage_tools.report.formats import format_duration
-from vantage_tools.report.spans import shares
+from vantage_tools.report.spans import by_operation, self_us
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart. https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -206,9 +206,8 @@ def _operations(dataset: Dataset) -> list[tuple[str, str, list[float]]]:
     found: dict[tuple[str, str], list[float]] = {}
     for position, window in enumerate(("short", "base")):
         traces = dataset.sample(window)
-        for share in shares(traces):
-            values = found.setdefault((share.service, share.operation), [0.0, 0.0])
-            values[position] = share.self_us / 1000 / len(traces)
+        for key, spans in by_operation(traces).items():
+            found.setdefault(key, [0.0, 0.0])[position] = self_us(spans) / 1000 / len(traces)
     ranked = sorted(found.items(), key=lambda item: -max(item[1]))
     return [(service, operation, values) for (service, operation), values in ranked[:MAX_OPERATIONS]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -116,23 +117,14 @@ class Trace:
         return max(found, key=lambda span: (span.depth, span.us), default=None)
 
 
-@dataclass
-class Share:
-    """The cost of one operation in a sample of traces."""
-
-    service: str
-    operation: str
-    spans: int = 0
-    self_us: int = 0
-    is_database: bool = False
-
-
-def shares(traces: Iterable[Trace]) -> list[Share]:
-    """Return self time by service and operation, the largest first."""
-    found: dict[tuple[str, str], Share] = {}
+def by_operation(traces: Iterable[Trace]) -> dict[tuple[str, str], list[Span]]:
+    """Return the spans of all traces by service and operation."""
+    found: dict[tuple[str, str], list[Span]] = defaultdict(list)
     for span in (span for trace in traces for span in trace.spans):
-        share = found.setdefault((span.service, span.label), Share(span.service, span.label))
-        share.spans += 1
-        share.self_us += span.self_us
-        share.is_database |= bool(span.database)
-    return sorted(found.values(), key=lambda share: -share.self_us)
+        found[span.service, span.label].append(span)
+    return dict(found)
+
+
+def self_us(spans: Iterable[Span]) -> int:
+    """Return the self time of spans in microseconds."""
+    return sum(span.self_us for span in spans)

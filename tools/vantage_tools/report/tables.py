@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vantage_tools.report.dataset import ERROR_LEVELS, Dataset
 from vantage_tools.report.findings import text
 from vantage_tools.report.formats import clip, clock, count, format_duration, percent, rate, seconds
-from vantage_tools.report.spans import shares
+from vantage_tools.report.spans import by_operation, self_us
 from vantage_tools.report.thresholds import FAST_BURN_RATE, MIN_REQUESTS
 
 CHANGE_FACTOR, ERROR_CHANGE_FACTOR = 1.25, 1.5
@@ -90,16 +90,18 @@ def _difference(what: str, now: float, before: float, shown: Callable[[float], s
 
 def self_time(dataset: Dataset) -> Table:
     """Return the self time of the sampled traces by service and operation."""
-    now, before = shares(dataset.sample("short")), shares(dataset.sample("base"))
-    total_now, total_before = (sum(share.self_us for share in many) or 1 for many in (now, before))
-    was = {(share.service, share.operation): share for share in before}
+    now, before = (by_operation(dataset.sample(window)) for window in ("short", "base"))
+    totals = [self_us(span for spans in sample.values() for span in spans) or 1 for sample in (now, before)]
+    shown = sorted(now or before, key=lambda key: -self_us((now or before)[key]))
     rows = []
-    for share in (now or before)[:MAX_OPERATIONS]:
-        old = was.get((share.service, share.operation))
-        operation = share.operation + (" (database)" if share.is_database else "")
-        ratio = share.self_us / (total_now if now else total_before)
-        row = [share.service, operation, count(share.spans), percent(ratio), percent(old.self_us / total_before) if old else "–"]  # fmt: skip
-        rows.append([*row, *(seconds(one.self_us / one.spans / 1e6) if one else "–" for one in (share, old))])
+    for key in shown[:MAX_OPERATIONS]:
+        # Without recent traces, the columns of the short range show the time before, too.
+        columns = [(now[key], totals[0]) if now else (before[key], totals[1]), (before.get(key, []), totals[1])]
+        spans = columns[0][0]
+        operation = key[1] + (" (database)" if any(span.database for span in spans) else "")
+        row = [key[0], operation, count(len(spans))]
+        row += [percent(self_us(some) / total) if some else "–" for some, total in columns]
+        rows.append([*row, *(seconds(self_us(some) / len(some) / 1e6 if some else None) for some, _ in columns)])
     head = ["Service", "Operation", "Spans", "Share of self time", "before", "Self time per span", "before"]
     return Table(head, rows, (2, 3, 4, 5, 6), "There are no traces of this time.")
 
@@ -108,18 +110,10 @@ def patterns(dataset: Dataset) -> Table:
     """Return the most frequent patterns of log lines, those of apps first."""
     head = ["Service", "Level", "Message, numbers masked by #", f"Last {format_duration(dataset.short)}"]
     head += [f"Last {format_duration(dataset.long)}", "First", "Last", "Trace"]
-    rows = [
-        [
-            p.service,
-            p.level,
-            clip(p.said, 200),
-            *map(count, (p.short, p.short + p.base)),
-            *map(clock, (p.first, p.last)),
-            p.trace,
-        ]
-        for p in dataset.patterns
-        if p.last
-    ]
+    rows = []
+    for p in (p for p in dataset.patterns if p.last):
+        numbers = [count(p.short), count(p.short + p.base)]
+        rows.append([p.service, p.level, clip(p.said, 200), *numbers, clock(p.first), clock(p.last), p.trace])
     return Table(head, rows, (3, 4), "None.")
 
 

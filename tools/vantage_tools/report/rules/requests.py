@@ -8,7 +8,7 @@ from typing import Any
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import ByWindow, Dataset, Route, Service, Traffic
 from vantage_tools.report.findings import Finding, Findings, describe
-from vantage_tools.report.spans import shares
+from vantage_tools.report.spans import by_operation, self_us
 from vantage_tools.report.stats import at_least, wilson
 
 
@@ -154,8 +154,8 @@ def self_time_growth(dataset: Dataset) -> dict[str, Any]:
     now, before = dataset.sample("short"), dataset.sample("base")
     if len(now) < limit.MIN_SLOW_TRACES:
         return {}
-    was = {(s.service, s.operation): s.self_us / len(before) for s in shares(before)}
-    grown = {(s.service, s.operation): s.self_us / len(now) for s in shares(now)}
+    was = {key: self_us(spans) / len(before) for key, spans in by_operation(before).items()}
+    grown = {key: self_us(spans) / len(now) for key, spans in by_operation(now).items()}
     # A service can be slow on all its routes alike: the sum is compared before its worst operation is named.
     total: dict[str, float] = defaultdict(float)
     for key in grown:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, Findings, describe
-from vantage_tools.report.spans import Span, Trace
+from vantage_tools.report.spans import Span, by_operation
 from vantage_tools.report.stats import median
 
 
@@ -38,21 +37,17 @@ def repeated(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
 
 def slow_databases(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find database calls that are noticeably slow."""
-    now, before = (_database_calls(dataset.sample(window)) for window in ("short", "base"))
+    now, before = (
+        {key: [s for s in spans if s.database] for key, spans in by_operation(dataset.sample(window)).items()}
+        for window in ("short", "base")
+    )
     for (service, call), spans in now.items():
-        typical, was = (median(span.us / 1e6 for span in many) for many in (spans, before[service, call]))
+        typical, was = (median(span.us / 1e6 for span in many) for many in (spans, before.get((service, call), [])))
         least = max(limit.NOTICEABLE_RATIO * dataset.latency_threshold(service), limit.DATABASE_GROWTH * was)
         if len(spans) >= limit.MIN_DATABASE_CALLS and typical >= least:
             slowest = [max(spans, key=lambda span: span.us).trace]
             figures = {"call": call, "calls": len(spans), "typical": typical, "before": was}
             yield describe(dataset, "slow_database", "warning", service, figures, traces=slowest)
-
-
-def _database_calls(traces: Iterable[Trace]) -> dict[tuple[str, str], list[Span]]:
-    found: dict[tuple[str, str], list[Span]] = defaultdict(list)
-    for span in (span for trace in traces for span in trace.spans if span.database):
-        found[span.service, span.label].append(span)
-    return found
 
 
 def unanswered_calls(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
