@@ -95,7 +95,7 @@ def test_every_option_has_a_description_and_a_type(role: str) -> None:
 
 @pytest.mark.parametrize("role", roles())
 def test_every_variable_has_the_prefix_of_its_role(role: str) -> None:
-    names = {name for entry in specs(role).values() for name in entry["options"]} | set(defaults(role)) - set(SHARED)
+    names = set(specs(role).get("main", {}).get("options", {})) | set(defaults(role)) - set(SHARED)
     internal = set(VARS[role]) | {task["register"] for task in tasks(role) if "register" in task}
     # The one mapping that the role takes has the role's name.
     assert not [name for name in names if name != "container_service" and not name.startswith(f"{role}_")]

@@ -1,4 +1,4 @@
-"""Keys of the cache: a hash of everything an image is made of. Same key, same image, nothing to do."""
+"""Keys of the cache: a hash of everything an image is made of, so that the same key is the same image."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ _APP_CONTENT = (
 
 def hash_of(value: Any) -> str:
     """Return a short hash of plain data."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:20]
 
 
 def hash_of_files(files: Iterable[Path], relative_to: Path) -> list[list[str]]:
@@ -35,8 +34,7 @@ def hash_of_files(files: Iterable[Path], relative_to: Path) -> list[list[str]]:
 
 
 def base_key(base: Base) -> str:
-    """Return the key of a Debian base. Debian's newer packages do not change it: `clean` does."""
-    # The key of the archive says who signed, not what is in it.
+    """Return the key of a Debian base; newer packages do not change it, `vantage images clean` drops it."""
     return hash_of([FORMAT, base.suite, list(base.packages), *([list(base.components)] if base.components else [])])
 
 
@@ -53,23 +51,17 @@ def program_key(make: Mapping[str, Any], source: Path, architecture: str) -> str
 
 def app_files(root: Path) -> list[Path]:
     """Return the files of app/ that its image is made of."""
-    app = root / "app"
-    found = [path for pattern in _APP_CONTENT for path in app.glob(pattern)]
-    return sorted(
-        path for path in set(found)
-        if path.is_file() and "__pycache__" not in path.parts and ".egg-info" not in str(path)
-    )  # fmt: skip
+    found = {path for pattern in _APP_CONTENT for path in (root / "app").glob(pattern) if path.is_file()}
+    return sorted(path for path in found if "__pycache__" not in path.parts and ".egg-info" not in str(path))
 
 
 def made_key(image: Image, manifest: Manifest, architecture: str) -> str:
     """Return the key of an image that is made here."""
-    root = manifest.root
-    make = image.make
-    parts: list[Any] = [FORMAT, architecture, image.made_ref, make]
-    if make.get("base"):
-        parts.append(base_key(manifest.bases[make["base"]]))
-    if make["kind"] == "go":
-        parts.append(program_key(image.make, root / "images" / image.name, architecture))
-    if make["kind"] == "app":
-        parts.append(hash_of_files(app_files(root), root))
+    parts: list[Any] = [FORMAT, architecture, image.made_ref, image.make]
+    if image.make.get("base"):
+        parts.append(base_key(manifest.bases[image.make["base"]]))
+    if image.make["kind"] == "go":
+        parts.append(program_key(image.make, manifest.folder / image.name, architecture))
+    if image.make["kind"] == "app":
+        parts.append(hash_of_files(app_files(manifest.root), manifest.root))
     return hash_of(parts)
