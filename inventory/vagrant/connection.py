@@ -23,10 +23,9 @@ def parse_ssh_config(text: str) -> dict[str, str]:
     """Return the options of the first host in an ssh_config, by lower-case name."""
     options: dict[str, str] = {}
     for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        if len(words) < 2:
-            continue
-        options.setdefault(words[0].lower(), words[1])
+        name, *values = shlex.split(line, comments=True) or [""]
+        if values:
+            options.setdefault(name.lower(), values[0])
     return options
 
 
@@ -46,17 +45,11 @@ def host_variables(options: dict[str, str]) -> dict[str, object]:
 def query_vagrant() -> dict[str, object]:
     """Return the connection variables of the VM; without a VM, a host name that says what to do.
 
-    If an inventory fails, Ansible prints pages of warnings and continues without it. A host name that does not
-    resolve is shown in the single error that follows.
+    If an inventory fails, Ansible prints pages of warnings; a host name that does not resolve is in its one error.
     """
+    command = ["vagrant", "ssh-config", MACHINE]
     try:
-        answer = subprocess.run(
-            ["vagrant", "ssh-config", MACHINE],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        answer = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return {"ansible_host": "vagrant-is-not-installed--see-docs-vm.md.invalid"}
     if answer.returncode != 0:

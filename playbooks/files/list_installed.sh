@@ -9,9 +9,7 @@ units="$1" images="$2"
 has_content() { [ -n "$(find -H "$1" -mindepth 1 -print -quit 2>/dev/null)" ]; }
 size() { du -sh "$1" 2>/dev/null | cut -f1; }
 users() {
-  local names
-  names="$(docker ps --all --filter "$1" --format '{{.Names}}' | paste -sd ' ')"
-  if [ -n "$names" ]; then echo ", used by: $names"; fi
+  docker ps --all --filter "$1" --format '{{.Names}}' | paste -sd ' ' | sed 's/^./, used by: &/'
 }
 
 sed 's/^/package /' /var/lib/vantage/.engine-installed 2>/dev/null || true
@@ -30,15 +28,11 @@ for path in /var/lib/docker /var/lib/containerd /etc/docker; do
 done
 
 # The client may be installed without the engine.
-if docker version >/dev/null 2>&1; then
-  echo engine running
-elif command -v dockerd >/dev/null; then
-  echo engine stopped
-  exit
-else
-  echo engine missing
+if ! docker version >/dev/null 2>&1; then
+  if command -v dockerd >/dev/null; then echo engine stopped; else echo engine missing; fi
   exit
 fi
+echo engine running
 for container in ${units//.service/}; do
   if docker container inspect "$container" >/dev/null 2>&1; then echo "container $container"; fi
 done

@@ -86,7 +86,9 @@ def compose_service(role: str, *, changes: dict[str, Any] | None = None, **given
     """The role's service in docker-compose.yml."""
     given = {"vantage_runtime": "compose", "ansible_parent_role_paths": [str(ROLES / role)]} | given
     variables = Host(role, **given).variables | {"container_service": service(role, **given) | (changes or {})}
-    described = load(ROLES / "container_service/tasks/compose.yml")[1]["vars"]["__container_service_described"]
+    described = load(ROLES / "container_service/tasks/compose.yml")[0]["block"][1]["vars"][
+        "__container_service_described"
+    ]
     return dict(
         Host("container_service", **variables, __container_service_written={"digest": "0" * 64}).value(described)
     )

@@ -145,11 +145,9 @@ def digest(paths: list[Path], *extra: str) -> str:
     """One SHA-256 over names and contents of all files below the paths, and over the extra strings."""
     total = hashlib.sha256("\0".join(extra).encode())
     for root in paths:
-        files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
-        for path in files:
-            if path.is_file():
-                total.update(f"\0{path}\0".encode())
-                total.update(path.read_bytes())
+        for path in filter(Path.is_file, [root, *sorted(root.rglob("*"))]):
+            total.update(f"\0{path}\0".encode())
+            total.update(path.read_bytes())
     return total.hexdigest()
 
 
@@ -161,13 +159,8 @@ def image_id(image: str) -> str:
 def fingerprint(service: str) -> dict[str, Any]:
     """Digests of everything that the service's process reads when it starts."""
     unit, path = Unit.load(service), unit_path(service)
-    return {
-        "unit": digest(
-            [path, path.with_suffix(".service.d"), CONFIG / "secrets" / unit.primary],
-            image_id(unit.image),
-        ),
-        "config": digest([CONFIG / unit.primary]),
-    }
+    read_at_start = [path, path.with_suffix(".service.d"), CONFIG / "secrets" / unit.primary]
+    return {"unit": digest(read_at_start, image_id(unit.image)), "config": digest([CONFIG / unit.primary])}
 
 
 def state_path(service: str) -> Path:
@@ -315,12 +308,10 @@ def systemd_properties(service: str, *names: str) -> dict[str, str]:
 def drift(service: str) -> str:
     """The action that makes the process run the files as they are: start, restart, reload, wait, or empty for none."""
     shown = systemd_properties(service, "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload")
-    if shown.get("ActiveState") not in {"active", "reloading", "activating"}:
-        return "start"
+    is_started = shown.get("ActiveState") in {"active", "reloading", "activating"}
     # It failed and systemd pauses before the next try: start it now, so that the journal explains why.
-    if shown.get("SubState", "").startswith("auto-restart"):
-        return "start"
-    if shown.get("UnitFileState") != "enabled":
+    is_pausing = shown.get("SubState", "").startswith("auto-restart")
+    if not is_started or is_pausing or shown.get("UnitFileState") != "enabled":
         return "start"
     state, files = read_state(service), fingerprint(service)
     if state.get("unit") != files["unit"] or shown.get("NeedDaemonReload") == "yes":
@@ -333,10 +324,9 @@ def drift(service: str) -> str:
 
 def apply(service: str, check: bool = False) -> None:
     """Makes the process run the files as they are, waits until it is ready, and prints `SERVICE ACTION`."""
-    action = drift(service)
-    if action and not check:
-        take_action(service, action)
-    if action:
+    if action := drift(service):
+        if not check:
+            take_action(service, action)
         print(service, action)
 
 
@@ -378,9 +368,9 @@ def started_before(unit: str, file: Path) -> bool:
     """Whether the unit's process is older than the file, and so has not read it."""
     pid = run("systemctl", "show", unit, "--property=MainPID", "--value").stdout.strip()
     process = Path("/proc") / pid
-    return (
-        pid not in {"", "0"} and file.exists() and process.exists() and process.stat().st_mtime < file.stat().st_mtime
-    )
+    if pid in {"", "0"} or not (file.exists() and process.exists()):
+        return False
+    return process.stat().st_mtime < file.stat().st_mtime
 
 
 def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
@@ -466,71 +456,73 @@ def is_up(service: dict[str, Any]) -> bool:
 
 # The command line -----------------------------------------------------------------------------------------------------
 
-UNIT_COMMANDS = {
-    "pre-start": (pre_start, "ExecStartPre: free the container's name, record the files that are about to be read"),
-    "ready": (ready, "ExecStartPost: wait until the service answers, record that it is ready"),
-    "stop": (stop, "ExecStop: stop the container"),
-    "reload": (reload, "ExecReload: send SIGHUP, wait until the engine loaded the config"),
+UNIT_COMMANDS = {"pre-start": pre_start, "ready": ready, "stop": stop, "reload": reload}
+# The arguments of each command, with how many there are, and its help.
+COMMANDS: dict[str, tuple[dict[str, str | None], str]] = {
+    "pre-start": (
+        {"service": None},
+        "ExecStartPre: free the container's name, record the files that are about to be read",
+    ),
+    "ready": ({"service": None}, "ExecStartPost: wait until the service answers, record that it is ready"),
+    "stop": ({"service": None}, "ExecStop: stop the container"),
+    "reload": ({"service": None}, "ExecReload: send SIGHUP, wait until the engine loaded the config"),
+    "apply": (
+        {"services": "+"},
+        "start, restart or reload the services that differ from their files, wait until ready",
+    ),
+    "remove": ({"owner": None, "keep": "*"}, "remove an owner's services except those to keep; data stays"),
+    "ensure-docker": (
+        {"subnet": None, "gateway": None},
+        "restart journald and Docker if their settings are newer, create the network",
+    ),
+    "status": ({}, "one line per service; exit status 1 unless all are active and ready"),
+    "list": ({}, "the same list without an exit status"),
 }
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument(
-        "--check", action="store_true", default=argparse.SUPPRESS, help="print what would change, change nothing"
-    )
     parser = argparse.ArgumentParser(
         prog="vantage_unit.py",
         description=__doc__,
-        parents=[common],
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(check=False, json=False, no_probe=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
-
-    for name, (_, text) in UNIT_COMMANDS.items():
-        add(name, text).add_argument("service", metavar="SERVICE")
-    command = add("apply", "start, restart or reload the services that differ from their files, wait until ready")
-    command.add_argument("services", nargs="+", metavar="SERVICE")
-    command = add("remove", "remove an owner's services except those to keep; data stays")
-    command.add_argument("owner", metavar="OWNER")
-    command.add_argument("keep", nargs="*", metavar="KEEP")
-    command = add("ensure-docker", "restart journald and Docker if their settings are newer, create the network")
-    command.add_argument("subnet", metavar="SUBNET")
-    command.add_argument("gateway", metavar="GATEWAY")
-    add("status", "one line per service; exit status 1 unless all are active and ready")
-    command = add("list", "the same list without an exit status")
-    command.add_argument("--json", action="store_true", help="as JSON, for programs")
-    command.add_argument("--no-probe", action="store_true", help="do not ask the readiness addresses")
+    parsers = {"": parser}
+    for name, (arguments, text) in COMMANDS.items():
+        parsers[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for argument, count in arguments.items():
+            parsers[name].add_argument(argument, nargs=count, metavar=argument.upper())
+    switch: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
+    for one in parsers.values():
+        one.add_argument("--check", help="print what would change, change nothing", **switch)
+    parsers["list"].add_argument("--json", help="as JSON, for programs", **switch)
+    parsers["list"].add_argument("--no-probe", help="do not ask the readiness addresses", **switch)
     return parser.parse_args(argv)
 
 
 def execute(arguments: argparse.Namespace) -> bool:
     """Runs the command; False when `status` found a service that is not up."""
-    check = "check" in arguments
-    if arguments.command in UNIT_COMMANDS:
-        if check:
-            print(arguments.service, arguments.command)
-        else:
-            UNIT_COMMANDS[arguments.command][0](arguments.service)
-    elif arguments.command == "apply":
+    command, check = arguments.command, arguments.check
+    if command in UNIT_COMMANDS and check:
+        print(arguments.service, command)
+    elif command in UNIT_COMMANDS:
+        UNIT_COMMANDS[command](arguments.service)
+    elif command == "apply":
         for service in arguments.services:
             apply(service, check)
-    elif arguments.command == "remove":
+    elif command == "remove":
         remove(arguments.owner, arguments.keep, check)
-    elif arguments.command == "ensure-docker":
+    elif command == "ensure-docker":
         ensure_docker(arguments.subnet, arguments.gateway, check)
     else:
-        with_probe = not getattr(arguments, "no_probe", False)
-        services = [describe(unit, with_probe) for unit in installed_units()]
-        if getattr(arguments, "json", False):
+        services = [describe(unit, not arguments.no_probe) for unit in installed_units()]
+        if arguments.json:
             print(json.dumps(services, indent=1))
         else:
             print_table(services)
-        return arguments.command == "list" or all(map(is_up, services))
+        return command == "list" or all(map(is_up, services))
     return True
 
 

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-ROLES = Path(__file__).resolve().parents[2]
-
-
-@functools.cache
-def apps_module() -> ModuleType:
-    """The filters over apps, which know the services that an app is."""
-    spec = importlib.util.spec_from_file_location("vantage_apps_filters", ROLES / "vantage/filter_plugins/apps.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from ansible.plugins.loader import filter_loader
 
 
 def host_targets(
@@ -53,7 +39,7 @@ def app_targets(
         for app in hostvars[host].get("vantage_apps", apps) if host != here else apps:
             if not app.get("metrics", True):
                 continue
-            services = apps_module().app_services([app])
+            services = filter_loader.get("app_services").j2_function([app])
             for service in services:
                 local = f"{service['name']}:{app.get('container_port', 8000)}"
                 labels = {"service_name": app["name"], "host": host}

@@ -11,20 +11,8 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 DIRECTORY_KEYS = {"path", "mode", "owner", "group", "prune", "secret"}
-FILE_KEYS = {
-    "path",
-    "sources",
-    "template",
-    "content",
-    "source",
-    "mode",
-    "owner",
-    "group",
-    "validate",
-    "backup",
-    "secret",
-    "last",
-}
+TEXT_KEYS = {"sources", "template", "content", "source"}
+FILE_KEYS = {"path", "mode", "owner", "group", "validate", "backup", "secret", "last"} | TEXT_KEYS
 
 
 class ActionModule(ActionBase):

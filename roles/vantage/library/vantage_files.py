@@ -38,26 +38,6 @@ options:
     default: false
 """
 
-EXAMPLES = """
-- name: Write Loki's config
-  vantage_files:
-    files:
-      - path: /etc/vantage/loki/loki.yml
-        template: loki.yml.j2
-        validate: "loki -verify-config -config.file=%s"
-"""
-
-RETURN = """
-paths:
-  description: What was written, removed or given other permissions.
-  type: list
-  returned: always
-digest:
-  description: SHA-256 over the contents of the files that are not secret.
-  type: str
-  returned: always
-"""
-
 import grp
 import hashlib
 import os
@@ -73,9 +53,7 @@ from ansible.module_utils.basic import AnsibleModule
 def number(name, table):
     """The numeric id of a user or group given by name or number."""
     text = str(name)
-    if text.isdigit():
-        return int(text)
-    return table(text)
+    return int(text) if text.isdigit() else table(text)
 
 
 def wanted_permissions(item, mode):
@@ -105,8 +83,9 @@ def read(path):
 
 
 def set_permissions(path, permissions):
-    os.chown(path, permissions[1], permissions[2])
-    os.chmod(path, permissions[0])
+    mode, owner, group = permissions
+    os.chown(path, owner, group)
+    os.chmod(path, mode)
 
 
 class FileSet:
