@@ -17,7 +17,7 @@ from grafana import Grafana
 from playwright.sync_api import sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# No sandbox, because root may run the tests; the browser sees nothing but this Grafana, and asks nobody else.
+# No sandbox, because root may run the tests; the browser opens only this Grafana.
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
@@ -30,7 +30,7 @@ def a_grafana() -> Iterator[Grafana]:
     """The Grafana that the environment names, in a browser; raises Missing."""
     program = os.environ.get("VANTAGE_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
     if not program:
-        raise Missing("there is no chromium; install one, or name it in VANTAGE_CHROMIUM")
+        raise Missing("chromium not found on PATH. Install it, or set VANTAGE_CHROMIUM.")
     password = os.environ.get("VANTAGE_GRAFANA_PASSWORD")
     if not password:
         raise Missing(

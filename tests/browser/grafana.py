@@ -193,7 +193,7 @@ class Grafana:
 
     def look(self, path: str, *, width: int = 1440, height: int = 900) -> View:
         """A page of Grafana in a window of its own."""
-        # Whoever opens a window has just logged in: an older session is renewed now and then, in the middle of a test.
+        # Log in for each window: Grafana rotates an older session, sometimes in the middle of a test.
         answer = self._browser.request.post(f"{self.url}/login", data=self._login)
         assert answer.ok, f"Grafana at {self.url} refuses the password: {answer.status}"
         page = self._browser.new_page()
@@ -233,7 +233,7 @@ class Grafana:
         return view
 
     def picture(self, page: Page, name: str) -> None:
-        """Keeps what is seen, where somebody asked for pictures."""
+        """Save a screenshot if VANTAGE_PICTURES is set."""
         if self.pictures:
             self.pictures.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=self.pictures / f"{name}.png")

@@ -35,7 +35,7 @@ def play(inventory: str, name: str, *arguments: str) -> subprocess.CompletedProc
 
 
 def write_inventory(folder: Path, name: str, variables: dict[str, str]) -> str:
-    """An inventory with one machine in both groups, and a host that is no business of Vantage's and does not exist."""
+    """An inventory with one machine in both groups, and a host in another group that does not exist."""
     hosts: dict[str, Any] = {group: {"hosts": {name: variables}} for group in ("app", "monitoring")}
     hosts["others"] = {"hosts": {"nowhere.invalid": {}}}
     path = folder / "hosts.yml"

@@ -113,7 +113,7 @@ def test_query_of_a_panel_returns_data(vm: Machine, board: str, title: str, targ
     def found() -> list[Any]:
         data = ask(vm, target)
         if not data:
-            # Rates over a minute fall silent with the visitors, and so do the answer times of an engine nobody asks.
+            # Rates over a minute are empty without requests to the shop and to the engine.
             vm.trace_id()
             vm.get("http://127.0.0.1:16686/api/services")
         return data

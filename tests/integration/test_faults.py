@@ -8,7 +8,7 @@ import uuid
 import pytest
 from machine import Machine, wait
 
-# The visitors are no service that anybody waits for.
+# No test waits for the traffic generator.
 UNWATCHED = {"traffic"}
 RATE = 500  # lines a second
 

@@ -113,16 +113,16 @@ def test_engine_that_others_use_is_refused(machine: Machine, run) -> None:
     assert "docker.io" in machine.sh(f"cat {MARKER}").split(), "the role did not note what it installed"
     machine.sh("docker load --quiet --input /var/cache/vantage/images/node_exporter.tar.gz")
     image = machine.sh("docker image ls --format '{{.Repository}}:{{.Tag}}'").strip()
-    machine.sh(f"docker create --name somebodys {shlex.quote(image)}; docker volume create treasure")
+    machine.sh(f"docker create --name foreign {shlex.quote(image)}; docker volume create treasure")
     status, output = run(UNINSTALL, "-e", "uninstall_data=true", "-e", "uninstall_engine=true")
     assert status != 0
-    for words in ("container somebodys", "volume treasure", "Nothing was changed"):
+    for words in ("container foreign", "volume treasure", "Nothing was changed"):
         assert words in output
-    machine.sh(f"test -e {KEPT} && docker container inspect somebodys && docker volume inspect treasure")
+    machine.sh(f"test -e {KEPT} && docker container inspect foreign && docker volume inspect treasure")
 
 
 def test_data_and_engine_go_when_told(machine: Machine, run) -> None:
-    machine.sh("docker rm somebodys; docker volume rm treasure")
+    machine.sh("docker rm foreign; docker volume rm treasure")
     # What a killed engine leaves of a container: an empty volume without a name.
     machine.sh("docker volume create $(head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n')")
     status, output = run(UNINSTALL, "-e", "uninstall_data=true", "-e", "uninstall_engine=true")

@@ -13,7 +13,7 @@ import pytest
 from machine import ROOT, Machine, play, wait
 from test_runs import SNAPSHOT
 
-# The data of an app stays when it goes; the next round begins anew.
+# Removing an app keeps its data; the next round starts without it.
 FORGET = "rm -rf /var/lib/vantage/blog /var/lib/vantage/plain /etc/vantage/secrets/plain /etc/vantage/secrets/pair"
 GUIDE = (ROOT / "docs/your-app.md").read_text(encoding="utf-8").partition("## Settings")[0]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -28,7 +28,7 @@ app = Flask(__name__)
 
 @app.get("/")
 def index():
-    app.logger.warning("somebody came")
+    app.logger.warning("a visitor came")
     return "plain"
 
 
@@ -133,7 +133,7 @@ def test_an_app_with_its_own_logging_and_an_image_of_static_files(vm: Machine, p
         assert verified.returncode == 0, verified.stdout
         assert "line(s)" in row(verified.stdout, "log")
         assert "not instrumented" in row(verified.stdout, "trace")
-    assert vm.log_lines('{service_name="plain", level="warning"} |= "somebody came"', since=minutes_ago(10))
+    assert vm.log_lines('{service_name="plain", level="warning"} |= "a visitor came"', since=minutes_ago(10))
     # http.server writes an access line without a level word: its status tells.
     assert vm.log_lines('{service_name="static", level="info"} |= "GET / HTTP"', since=minutes_ago(10))
 
@@ -255,7 +255,7 @@ def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, 
     wait(lambda: by_instance() == {"pair:8000": 3, "pair-2:8000": 5}, 40, lambda: f"{by_instance()} {vm.explain()}")
     assert vm.log_lines('{service_name="pair", unit="vantage-pair-2.service"}', since=minutes_ago(5))
 
-    # A new version goes from one to the next: whoever asks for the name finds one that answers.
+    # A new version replaces one replica after the other, so a request to the app's name is always answered.
     vm.sh(
         "docker run --detach --name pair-client --network vantage --entrypoint python3 docker.io/vantage/shop:0.1.0 -c "
         + shlex.quote(CLIENT)
@@ -281,7 +281,7 @@ def test_replicas_are_one_service_and_scaling_down_leaves_no_trace(vm: Machine, 
     assert "pair-2" not in vm.sh("cat /etc/vantage/prometheus/prometheus.yml")
 
 
-# Asks for the app's name again and again, once more where nobody answers; says how often it asked, and in vain.
+# Requests the app's name in a loop, with one retry; prints the number of requests and of failures.
 CLIENT = """
 import signal, sys, time, urllib.request
 
