@@ -67,7 +67,7 @@ def dots(panel: Locator) -> list[tuple[float, float]]:
 def pin(view: View, dot: tuple[float, float]) -> Locator:
     """Clicks a heatmap's dot, so that its words stay; the link in them that opens the trace."""
     link = view.page.get_by_text("Open the trace").last
-    # A dot is a few pixels wide, and its rim is no part of it.
+    # A dot is a few pixels wide, and its rim does not react to a click.
     for right, down in ((1, 1), (2, 2), (0, 0), (3, 1), (-1, 1)):
         view.page.mouse.move(dot[0] + right, dot[1] + down)
         view.page.mouse.click(dot[0] + right, dot[1] + down)

@@ -196,7 +196,7 @@ def test_line_of_a_graph_leads_to_explore_with_its_query(grafana: Grafana) -> No
     with grafana.board(LOGS, "now-15m", whole=False) as view:
         panel = view.panel("Log lines by service")
         view.settle()
-        # The foot of a bar: what is told of it stays after a click and has the links. Between two bars there is nothing.
+        # The foot of a bar: a click there keeps the tooltip with the links open; between two bars there is none.
         box = panel.locator(".u-over").first.bounding_box()
         assert box
         link = view.page.get_by_text("These lines in Explore").last

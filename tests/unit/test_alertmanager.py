@@ -86,7 +86,7 @@ def test_config_holds_no_secret_and_every_secret_has_its_file() -> None:
         assert f"/run/secrets/{name}" in text
 
 
-def test_default_tells_nobody_and_still_knows_all() -> None:
+def test_default_receiver_discards_every_notification() -> None:
     found = config()
     assert found["receivers"] == [{"name": "nobody"}]
     assert found["route"]["receiver"] == "nobody"

@@ -54,7 +54,7 @@ def test_made_images_come_before_own_settings(own_settings: Path) -> None:
 def test_port_in_use_is_named_with_its_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, user: str
 ) -> None:
-    """A port of the project's own container is no problem: `up` runs again."""
+    """A port of the project's own container is accepted, so that `up` can run again."""
     fake_program(tmp_path / "bin", "docker", f"printf '%s\\n' '{shown}'", monkeypatch)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

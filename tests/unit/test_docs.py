@@ -51,9 +51,9 @@ def broken_links(path: Path) -> list[str]:
         name, _, anchor = target.partition("#")
         there = (path.parent / name).resolve() if name else path
         if not there.exists():
-            broken.append(f"{target}: there is no such file")
+            broken.append(f"{target}: file not found")
         elif anchor and there.suffix == ".md" and anchor not in anchors(there):
-            broken.append(f"{target}: there is no such heading; there are {', '.join(sorted(anchors(there)))}")
+            broken.append(f"{target}: heading not found; found {', '.join(sorted(anchors(there)))}")
     return broken
 
 

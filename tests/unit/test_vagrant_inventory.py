@@ -72,7 +72,7 @@ def test_without_a_machine_the_host_name_says_what_to_do(tmp_path: Path) -> None
     assert answer.returncode == 0
     host = json.loads(answer.stdout)["_meta"]["hostvars"]["vantage"]["ansible_host"]
     assert "run-vagrant-up" in host
-    assert host.endswith(".invalid"), "a name that could resolve would reach somebody else's machine"
+    assert host.endswith(".invalid"), "a name that resolves could be another machine"
     assert "not created" in answer.stderr
 
 

@@ -14,7 +14,7 @@ from rendering import ROLES, ROOT
 
 
 class Runner:
-    """Runs the module in a folder; the files belong to whoever runs the tests."""
+    """Runs the module in a folder; the files belong to the user that runs the tests."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

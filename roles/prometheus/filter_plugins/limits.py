@@ -20,7 +20,9 @@ def size(text: str) -> int:
     """Bytes of a size as Docker writes it: 512m, 1g."""
     found = re.fullmatch(r"(\d+)([bkmg]?)", str(text).strip().lower())
     if not found:
-        raise AnsibleFilterError(f"{text!r} is no size as Docker writes it, for example 512m or 1g.")
+        raise AnsibleFilterError(
+            f"invalid memory limit: {text!r} (a number with the unit b, k, m or g, for example 512m)."
+        )
     return int(found[1]) * UNITS[found[2]]
 
 

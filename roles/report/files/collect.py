@@ -413,7 +413,7 @@ class Collector:
         patterns = self.logs.get("examples", {}).get("patterns", {}).values()
         named = {labels.get("trace_id", "") for entry in patterns for _, _, labels in entry.get("last", [])}
         questions = [Question("example", "jaeger", f"/api/traces/{one}") for one in sorted(named - have - {""})]
-        # A trace that was not sampled, or is older than the retention, is no problem.
+        # A trace that was not sampled, or is older than the retention, is not an error.
         answers = self.ask(questions) if questions else []
         return [read_spans(trace) for answer in answers for trace in answer.get("body", {}).get("data") or []]
 

@@ -67,9 +67,9 @@ def restarts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     for service in sorted({*processes, *units_now}):
         by_unit, by_process = units_now.get(service, {}), processes.get(service, {})
         replicas, total = sorted(by_unit or by_process), len(dataset.instances.get(service, []))
-        # The most of one replica: replicas that are started once each are no loop.
+        # The most of one replica: one restart of each replica is not a loop.
         starts = max(max(by_unit.get(one, 0.0), by_process.get(one, 0.0)) for one in replicas)
-        # An increase between scrapes is no whole number.
+        # Prometheus extrapolates an increase, so it is not a whole number.
         is_loop = round(starts) >= limit.RESTART_LOOP_COUNT
         units = _distinct(unit_of(service, replica, total) for replica in replicas)
         figures = {
