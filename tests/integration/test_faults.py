@@ -17,6 +17,7 @@ class Writer:
 
     def __init__(self, vm: Machine, seconds: int) -> None:
         self.vm, self.mark, self.total = vm, uuid.uuid4().hex[:12], RATE * seconds
+        self.unit = vm.host.service(f"vantage-probe-{self.mark}")
         self.begin = time.time()
         code = (
             "import time\n"
@@ -38,13 +39,12 @@ class Writer:
         return {int(line.rsplit("n=", 1)[1].rstrip(".")) for _, line in self.vm.log_lines(query, self.begin - 60)}
 
     def wait_for_more(self) -> None:
-        """Wait until Loki has a line that it does not have now."""
+        """Wait until Loki has a line that it does not have now, or the writer has ended."""
         before = len(self.stored())
-        wait(lambda: len(self.stored()) > before, 30, self.vm.explain)
+        wait(lambda: len(self.stored()) > before or not self.unit.is_running, 30, self.vm.explain)
 
     def assert_nothing_lost(self) -> None:
-        unit = self.vm.host.service(f"vantage-probe-{self.mark}")
-        wait(lambda: not unit.is_running, 120)
+        wait(lambda: not self.unit.is_running, 120)
 
         def missing() -> list[int]:
             return sorted(set(range(self.total)) - self.stored())
@@ -91,7 +91,7 @@ def test_no_line_is_lost_while_loki_is_down_for_a_minute(vm: Machine) -> None:
 
 def test_no_line_is_lost_when_promtail_is_killed_five_times(vm: Machine) -> None:
     vm.wait_ready()
-    writer = Writer(vm, seconds=60)
+    writer = Writer(vm, seconds=40)
     for _ in range(5):
         writer.wait_for_more()
         kill(vm, "promtail")

@@ -38,10 +38,6 @@ def test_both_kinds_of_processors_have_an_image(lima: dict[str, Any]) -> None:
     assert all(names[image["arch"]] in image["location"] for image in lima["images"])
 
 
-def test_the_checkout_is_mounted_read_only(lima: dict[str, Any]) -> None:
-    assert lima["mounts"] == [{"location": "{{.Param.project}}", "mountPoint": "/mnt/vantage", "writable": False}]
-
-
 def test_every_parameter_is_used(lima: dict[str, Any]) -> None:
     """Lima refuses parameters that nothing uses, and templates without their parameter."""
     used = set(re.findall(r"\{\{\.Param\.(\w+)\}\}", TEMPLATE.read_text()))
