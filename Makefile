@@ -67,9 +67,9 @@ $(VENV): $(LOCKED) tools/pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || PYTHONPATH=tools $(PYTHON) -m vantage_tools.vm.host_tools python
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "Installing the pinned tools into .venv: some minutes, about 1 GB. A dot is a package."
-	@pip install --disable-pip-version-check --no-input --require-hashes $(LOCKED:%=-r %) \
+	@.venv/bin/python -m pip install --disable-pip-version-check --no-input --require-hashes $(LOCKED:%=-r %) \
 	  | while read -r line; do case "$$line" in Collecting*) printf . ;; Installing*) printf ' downloaded; installing …' ;; esac; done; echo
-	@pip install --disable-pip-version-check --no-input --quiet --no-index --no-deps --no-build-isolation --editable tools
+	@.venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --no-index --no-deps --no-build-isolation --editable tools
 	@touch $@
 
 requirements: ## Pin the requirements to the newest versions

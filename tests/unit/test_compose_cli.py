@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from fakes import fake_program
-from programs import cache
 from rendering import ROOT
 from typer.testing import CliRunner
 from vantage_tools import compose
 from vantage_tools.cli import app
 from vantage_tools.errors import UserError
+from vantage_tools.paths import cache_dir
 
 
 @pytest.fixture
@@ -27,14 +27,22 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A settings file in a folder of the test, an empty cache, and nothing remembered."""
     monkeypatch.setenv("VANTAGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(compose, "SETTINGS", tmp_path / "local.yml")
+    monkeypatch.setattr(compose, "BUILD", tmp_path / "build")
     monkeypatch.setattr(compose, "program", lambda: ("docker", "compose"))
     return tmp_path / "local.yml"
 
 
 def test_own_settings_have_a_file_of_their_own(own_settings: Path) -> None:
-    assert not [word for word in compose.compose("ps") if word.startswith("--file")]
     own_settings.write_text("grafana_port: 3999\n")
-    assert f"--file={ROOT}/build/compose/docker-compose.yml" in compose.compose("ps")
+    # Until it is rendered, the committed file is the one that runs: make compose-down must find its containers.
+    assert not [word for word in compose.compose("ps") if word.startswith("--file")]
+    file = own_settings.parent / "build/docker-compose.yml"
+    file.parent.mkdir()
+    file.write_text("{}")
+    assert f"--file={file}" in compose.compose("ps")
+    own_settings.rename(own_settings.with_name("set-aside.yml"))
+    assert not [word for word in compose.compose("ps") if word.startswith("--file")]
+    own_settings.with_name("set-aside.yml").rename(own_settings)
     assert compose.extra_vars() == [own_settings]
 
 
@@ -127,7 +135,7 @@ def compose_program() -> list[str]:
     """Compose, where Docker has it or `vantage images tool compose` made it; nothing elsewhere."""
     if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         return ["docker", "compose"]
-    made = sorted((cache() / "tools").glob("compose-*/docker-compose"))
+    made = sorted((cache_dir() / "tools").glob("compose-*/docker-compose"))
     return [str(made[-1])] if made else []
 
 

@@ -14,6 +14,7 @@ import os
 import platform
 import shlex
 import shutil
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -219,7 +220,7 @@ def make_disk(work: Path, disk_gb: int, root_id: str) -> None:
     with disk.open("wb") as file:
         file.truncate(disk_gb * 1024**3)
     table = f"label: dos\nstart={PARTITION_START // 512}, type=83, bootable\n"
-    run("sfdisk", "--quiet", disk, input=table, text=True)
+    subprocess.run(["sfdisk", "--quiet", disk], check=True, input=table, text=True)
     blocks = (disk_gb * 1024**3 - PARTITION_START) // 4096
     options = f"offset={PARTITION_START},lazy_itable_init=1,root_owner=0:0"
     # Unpacked and read back in one user namespace, so that owners are right without root. The package lists are empty

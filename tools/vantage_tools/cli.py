@@ -45,6 +45,11 @@ def main() -> None:
     except UserError as error:
         print(f"vantage: {error}", file=sys.stderr)
         sys.exit(1)
+    except FileNotFoundError as error:
+        if error.filename is None or "/" in str(error.filename):
+            raise
+        print(f"vantage: {error.filename} is not installed.", file=sys.stderr)
+        sys.exit(127)
     except subprocess.CalledProcessError as error:
         # The program has printed the reason, unless its output was captured.
         print(error.stdout or "", error.stderr or "", sep="", end="", file=sys.stderr)

@@ -136,7 +136,8 @@ def compose(*arguments: str) -> list[str]:
     """Return the command line of Compose for this machine's file."""
     # With --file, Compose does not read the user's own override by itself.
     files = [ROOT / BUILD / "docker-compose.yml", ROOT / "docker-compose.override.yml"] if extra_vars() else []
-    options = [f"--file={file}" for file in files if file == files[0] or file.exists()]
+    # Before the first `up` with settings of the user, the committed file is the one that runs.
+    options = [f"--file={file}" for file in files if file.exists() and files[0].exists()]
     return [*program(), f"--project-directory={ROOT}", *options, *arguments]
 
 

@@ -24,11 +24,13 @@ app = typer.Typer(help="Start libvirt, for Vagrant, and find out whether KVM wor
 def find_driver() -> str:
     """Return kvm if libvirt's own check finds hardware virtualization that this user may use, otherwise qemu."""
     try:
-        checks = capture("virt-host-validate", "qemu").stdout
+        checks = capture("virt-host-validate", "qemu", env=os.environ | {"LC_ALL": "C"}).stdout
     except OSError:
         return "qemu"
     wanted = ("hardware virtualization", "/dev/kvm exists", "/dev/kvm is accessible")
-    passed = [line for line in checks.splitlines() if any(name in line for name in wanted) and "PASS" in line]
+    # Newer versions quote the device.
+    lines = checks.replace("'", "").splitlines()
+    passed = [line for line in lines if any(name in line for name in wanted) and "PASS" in line]
     return "kvm" if len(passed) == len(wanted) else "qemu"
 
 

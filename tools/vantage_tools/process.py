@@ -28,8 +28,23 @@ def prepare_environment() -> None:
 
 
 def run(*argv: str | Path, **options: Any) -> None:
-    """Run a program on the user's terminal; raise CalledProcessError if it fails."""
-    subprocess.run([str(word) for word in argv], check=True, cwd=ROOT, **options)
+    """Run a program on the user's terminal; raise CalledProcessError if it fails.
+
+    On Ctrl-C the program gets the signal too. It may take its time to clean up: subprocess.run would kill it.
+    """
+    words = [str(word) for word in argv]
+    process = subprocess.Popen(words, cwd=ROOT, **options)
+    interrupted = False
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    if code:
+        raise subprocess.CalledProcessError(code, words)
 
 
 def output(*argv: str | Path, cwd: Path = ROOT) -> str:

@@ -28,7 +28,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def test() -> None:
-    """Run lint, the unit tests, and the whole path on one machine and on two."""
+    """Run every test: lint, unit tests, one host and two hosts."""
     step("lint")
     host_tools.install("lint")
     lint.lint()
@@ -52,7 +52,8 @@ def unit() -> None:
 
 @app.command("test-report", context_settings=PASS_ON, rich_help_panel=DEVELOPMENT)
 def test_report(
-    context: typer.Context, keep: Annotated[bool, typer.Option("--keep", help="keep the container")] = False
+    context: typer.Context,
+    keep: Annotated[bool, typer.Option("--keep", envvar="KEEP", help="keep the container")] = False,
 ) -> None:
     """Check that the report names eight faults (20 minutes)."""
     machine = SystemContainer("vantage-test-report")

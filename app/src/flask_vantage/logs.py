@@ -32,6 +32,7 @@ _MAX_STACKTRACE_CHARS = 16 * 1024
 # Fields that a caller's own field must not replace.
 _OWN_FIELDS = frozenset(("timestamp", "level", "message", "logger", "service"))
 
+_REPEATING_LOGGERS = ("opentelemetry.exporter.", "opentelemetry.sdk.")
 _SECONDS_BETWEEN_REPEATS = 60.0
 
 
@@ -165,7 +166,7 @@ def _shorten(text: str, length: int) -> str:
 class InterceptHandler(logging.Handler):
     """Passes records of the logging module to loguru.
 
-    A log call of an OpenTelemetry logger passes once a minute: the exporter warns at each retry, which with a dead
+    A log call of OpenTelemetry's exporters and SDK passes once a minute: they warn at each retry, which with a dead
     collector is each second. `CountingExporter` reports a dead collector.
     """
 
@@ -174,7 +175,7 @@ class InterceptHandler(logging.Handler):
         self._next: dict[tuple[str, int], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith("opentelemetry."):
+        if record.name.startswith(_REPEATING_LOGGERS):
             key, now = (record.pathname, record.lineno), time.monotonic()
             if now < self._next.get(key, 0.0):
                 return

@@ -68,6 +68,11 @@ class SystemContainer:
         return subprocess.run(command, text=True, capture_output=True, check=False).stdout.strip() or "unknown"
 
     def command(self, *argv: str) -> list[str]:
+        """Return the command that runs a program in the container; without a terminal, for its output is read."""
+        return ["docker", "exec", self.name, *argv]
+
+    def terminal_command(self, *argv: str) -> list[str]:
+        """Return the command that runs a program in the container on the user's terminal."""
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
         return ["docker", "exec", "--interactive", *terminal, self.name, *argv]
 

@@ -49,7 +49,7 @@ class ContainerMachine(SystemContainer):
         self.down()
 
     def shell_command(self) -> list[str]:
-        return self.command("bash", "--login")
+        return self.terminal_command("bash", "--login")
 
     def configured_ports(self) -> list[ports.PortMapping]:
         return ports.of_inventory(inventory(self.kind), NAME)
