@@ -208,6 +208,7 @@ def test_two_apps_of_one_name_are_refused() -> None:
         ("enviroment", {}, ["enviroment", "environment"]),
         ("image", "Hello World", ["image", "'Hello World'"]),
         ("health_path", "health", ["health_path", "'health'"]),
+        *((key, "", [f"{key}: ", "''"]) for key in ("image", "user", "memory", "health_path", "metrics_path", "data")),
         ("user", "www-data", ["user", "'www-data'", "10001:10001"]),
         ("memory", "lots", ["memory", "'lots'"]),
         ("data", "data", ["data", "'data'"]),
