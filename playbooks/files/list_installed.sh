@@ -6,13 +6,17 @@ shopt -s nullglob
 PATH="$PATH:/usr/sbin:/sbin"
 units="$1" images="$2"
 
-has_content() { [ -n "$(find -H "$1" -mindepth 1 -print -quit 2>/dev/null)" ]; }
+# Stays as long as the Docker that it is about.
+record=/var/lib/vantage/.engine-installed kept=""
+if command -v dockerd >/dev/null; then kept="$record"; fi
+
+has_content() { [ -n "$(find -H "$1" -mindepth 1 ! -path "$kept" -print -quit 2>/dev/null)" ]; }
 size() { du -sh "$1" 2>/dev/null | cut -f1; }
 users() {
   docker ps --all --filter "$1" --format '{{.Names}}' | paste -sd ' ' | sed 's/^./, used by: &/'
 }
 
-sed 's/^/package /' /var/lib/vantage/.engine-installed 2>/dev/null || true
+sed 's/^/package /' "$record" 2>/dev/null || true
 paths=(/etc/systemd/journald.conf.d/vantage.conf /usr/local/lib/vantage /run/vantage /etc/vantage/* /var/cache/vantage/*)
 for unit in $units; do paths+=("/etc/systemd/system/$unit"{,.d,.wants}); done
 for path in "${paths[@]}"; do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from rendering import ROLES, Host
+from rendering import ROLES, Host, load
 
 TWO = {
     "inventory_hostname": "mon",
@@ -48,3 +48,18 @@ def test_another_hosts_own_ports_are_used() -> None:
 
 def test_this_hosts_own_port_of_node_exporter_is_used() -> None:
     assert "172.29.238.1:9200" in targets({"web": {}, "mon": {}}, node_exporter_port=9200)["node_exporter"]
+
+
+def test_a_host_without_a_port_of_its_own_has_the_default_and_not_the_one_of_this_host() -> None:
+    ports = {f"{role}_port": 1234 for role in ("promtail", "node_exporter", "loki", "jaeger_otlp_http")}
+    found = targets({"web": {"ansible_host": "10.0.0.8"}, "mon": ports}, **ports)
+    default = load(ROLES / "vantage/defaults/main.yml")
+    assert f"10.0.0.8:{default['promtail_port']}" in found["promtail"]
+    assert f"10.0.0.8:{default['node_exporter_port']}" in found["node_exporter"]
+    web = TWO | {"inventory_hostname": "web", "hostvars": {"web": ports, "mon": {}}} | ports
+    for role, setting, port in (
+        ("promtail", "promtail_loki_url", "loki_port"),
+        ("flask_app", "flask_app_otlp_endpoint", "jaeger_otlp_http_port"),
+    ):
+        host = Host(role, **web)
+        assert f"http://mon:{default[port]}" in host.value(host.variables[setting])

@@ -38,6 +38,8 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     old = folder / "compose/secrets/alertmanager/gone"
     old.parent.mkdir(parents=True)
     old.write_text("old")
+    for name in ("removed", "loki"):
+        (folder / "compose/secrets" / name).mkdir()
     (folder / "compose/config/removed").mkdir(parents=True)
     (folder / "compose/config/loki").mkdir()
     (folder / "compose/config/loki/old.yml").write_text("")
@@ -171,6 +173,8 @@ def test_files_of_an_earlier_rendering_are_removed(laptop: Path) -> None:
     assert [path.name for path in (laptop / "compose/config/loki").iterdir()] == ["loki.yml"]
     assert not (laptop / "compose/config/removed").exists()
     assert not (laptop / "compose/secrets/alertmanager/gone").exists()
+    mounted = {"alertmanager", "grafana", "hello", "prometheus"}
+    assert {path.name for path in (laptop / "compose/secrets").iterdir()} == mounted
 
 
 def test_an_image_of_two_services_is_built_once(laptop: Path, services: dict[str, Any]) -> None:

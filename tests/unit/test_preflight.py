@@ -208,6 +208,7 @@ def test_two_apps_of_one_name_are_refused() -> None:
         ("enviroment", {}, ["enviroment", "environment"]),
         ("image", "Hello World", ["image", "'Hello World'"]),
         ("health_path", "health", ["health_path", "'health'"]),
+        *((key, "", [f"{key}: ", "''"]) for key in ("image", "user", "memory", "health_path", "metrics_path", "data")),
         ("user", "www-data", ["user", "'www-data'", "10001:10001"]),
         ("memory", "lots", ["memory", "'lots'"]),
         ("data", "data", ["data", "'data'"]),
@@ -527,3 +528,11 @@ def test_apps_are_the_services_of_the_role_flask_app(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gather_host_state, "run", lambda *_: json.dumps(services))
     assert gather_host_state.list_apps(docker_runs=True) == ["blog"]
     assert gather_host_state.list_apps(docker_runs=False) == []
+
+
+def test_apps_of_an_earlier_version_are_read_from_their_units(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for service, owner in (("blog", "flask_app"), ("loki", "loki")):
+        (tmp_path / f"vantage-{service}.service").write_text(f"[Unit]\n[X-Vantage]\nOwner={owner}\nImage=x\n")
+    monkeypatch.setattr(gather_host_state, "PROGRAMS", tmp_path)
+    monkeypatch.setattr(gather_host_state, "UNITS", tmp_path)
+    assert gather_host_state.list_apps(docker_runs=True) == ["blog"]

@@ -204,7 +204,7 @@ def test_replicas_have_the_secrets_of_their_app(runtime: str) -> None:
     folder = "/secrets" if runtime == "compose" else "/etc/vantage/secrets"
     for host in containers(SHARED, runtime).values():
         files = host.value(trust_as_template(form))["files"]
-        assert [file["path"] for file in files] == [f"{folder}/blog/key"]
+        assert [file["path"] for file in files if file.get("secret")] == [f"{folder}/blog/key"]
 
 
 def test_an_app_is_published_where_users_and_prometheus_reach_it() -> None:
@@ -233,3 +233,17 @@ def test_what_a_host_builds_is_neither_pulled_nor_named_like_what_compose_builds
     assert laptop.value(template) == ["vantage/blog:local", str(tmp_path)]
     (pulled,) = containers(APP).values()
     assert pulled.value(template) == ["blog:1", ""]
+
+
+def test_a_service_brings_the_programs_that_its_unit_calls() -> None:
+    """A run with --tags may be the first after an upgrade."""
+    tasks = yaml.safe_load((ROLES / "container_service/tasks/systemd.yml").read_text(encoding="utf-8"))
+    (files,) = (task["vantage_files"]["files"] for task in tasks if "vantage_files" in task)
+    host = containers(APP)["blog"]
+    first, *others, last = host.value(trust_as_template(files))
+    assert first["source"] == Path(first["path"]).name == "vantage_unit.py"
+    assert "vantage_app.py" in {file.get("source") for file in others}
+    assert last["last"]
+    assert last["path"].endswith("vantage-blog.service")
+    host.variables["container_service"] = {"name": "blog", "state": "absent"}
+    assert host.value(trust_as_template(files)) == [first]

@@ -130,3 +130,30 @@ def test_host_without_vantage_has_nothing_left() -> None:
     assert report("__uninstall_check", ["engine missing"], []) == ["Nothing of Vantage is left."]
     (docker,) = report("__uninstall_report", [], ["engine running"])[1:]
     assert "did not install" in docker
+
+
+@pytest.mark.parametrize(
+    ("engine", "stays"), [("engine running", True), ("engine stopped", True), ("engine missing", False)]
+)
+def test_record_of_the_installed_docker_stays_with_docker(tmp_path: Path, engine: str, stays: bool) -> None:
+    """A later run with uninstall_engine reads it; a run with both options removes it with Docker, before the data."""
+    (play,) = load(PLAYBOOK)
+    names = [task["name"] for task in play["tasks"]]
+    (data,) = (task for task in play["tasks"] if "-delete" in str(task.get("ansible.builtin.command")))
+    (record,) = (task for task in play["tasks"] if "__uninstall_record" in str(task.get("loop")) and task is not data)
+    assert names.index(record["name"]) < names.index(data["name"])
+    host = Host(
+        "vantage", **(play["vars"] | {"__uninstall_before": {"stdout_lines": [engine]}, "uninstall_data": True})
+    )
+    for name in ("etc/vantage/secrets", "var/lib/vantage/loki", "var/cache/vantage"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "var/lib/vantage/.engine-installed").touch()
+    for item in host.value(data["loop"]):
+        host.variables["item"] = item
+        words = host.value(data["ansible.builtin.command"]).split()
+        placed = [f"{tmp_path}{word}" if word.startswith("/") else word for word in words]
+        subprocess.run(placed, check=False, stderr=subprocess.DEVNULL)
+    assert (tmp_path / "var/lib/vantage/.engine-installed").exists() is stays
+    assert not (tmp_path / "etc/vantage").exists()
+    assert (tmp_path / "var/lib/vantage").exists() is stays
+    assert not (tmp_path / "var/lib/vantage/loki").exists()

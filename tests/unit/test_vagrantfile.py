@@ -173,7 +173,11 @@ def test_without_ansible_on_the_host_the_vm_provisions_itself(tmp_path: Path) ->
         ("EXTRA_VARS", "a=1 @my.yml"),
     ):
         assert re.search(rf'"VANTAGE_{name}"\s*=>\s*"{value}"', shell), shell
-    assert 'vm.synced_folder "." "/vagrant" type: "rsync"' in text
+    copies = [line for line in text.splitlines() if 'vm.synced_folder "." "/vagrant" type: "rsync"' in line]
+    assert copies
+    for copy in copies:
+        assert '"--archive"' in copy
+        assert "--copy-links" not in copy, "playbooks/roles must stay a link"
 
 
 @needs_ruby

@@ -120,7 +120,9 @@ def value_problems(name: str, value: Any, option: Option) -> list[str]:
     """What is wrong with one value: its type, or else its form."""
     spec = {key: value for key, value in option.spec.items() if key not in {"default", "required"}}
     errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
-    if errors or not option.form or (value in ("", None) and option.spec.get("default") in ("", None)):
+    # A variable whose default is empty may be empty; a key of an app, which has no default, is left out instead.
+    may_be_empty = "default" in option.spec and option.spec["default"] in ("", None)
+    if errors or not option.form or (value in ("", None) and may_be_empty):
         return [f"{error}." for error in errors]
     return [
         f"{name}: invalid value {shown!r} (allowed: {option.form.allowed})."
@@ -210,8 +212,8 @@ def one_app_problems(app: dict[str, Any], origin: str = "") -> list[str]:
     problems += [f"missing key: {key}. {options[key].spec['description']}" for key in missing]
     if "image" not in given and "source" not in given:
         problems.append("missing key: set either image or source.")
-    for key, value in given.items():
-        problems += value_problems(key, value, options[key])
+    for key in (key for key in given if key not in missing):
+        problems += value_problems(key, given[key], options[key])
     service_roles = {
         path.parent.name for path in ROLES.glob("*/meta") if f"{path.parent.name}_image" in known_options()
     }

@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 PROGRAMS = Path("/usr/local/lib/vantage")
+UNITS = Path("/etc/systemd/system")
 
 
 def run(*argv: str) -> str:
@@ -82,7 +83,15 @@ def list_listeners(docker_runs: bool) -> list[dict[str, object]]:
 def list_apps(docker_runs: bool) -> list[str]:
     """The services of the role flask_app."""
     program = PROGRAMS / "vantage_unit.py"
-    shown = run(str(program), "list", "--json", "--no-probe") if docker_runs and program.exists() else ""
+    if not docker_runs:
+        return []
+    if not program.exists():
+        # The host of an earlier version, whose units have the same line.
+        units = [
+            path for path in sorted(UNITS.glob("vantage-*.service")) if "\nOwner=flask_app\n" in path.read_text("utf-8")
+        ]
+        return [path.stem.removeprefix("vantage-") for path in units]
+    shown = run(str(program), "list", "--json", "--no-probe")
     return [service["service"] for service in json.loads(shown or "[]") if service["owner"] == "flask_app"]
 
 
