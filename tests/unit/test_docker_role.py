@@ -21,13 +21,11 @@ BARE = [
     ("debian", "__docker_apt", {"failed": True, "msg": "No package matching 'docker-ce' is available"}),
     ("redhat", "__docker_dnf", {"failed": True, "failures": ["No package docker-ce available."]}),
     ("main", "__docker_enabled", {"failed": True, "msg": "Could not find the requested service vantage.target: host"}),
-    ("main", "__docker_ensured", {"rc": 2, "msg": "Error executing command: [Errno 2] No such file or directory"}),
 ]
 REAL = [
     ("debian", "__docker_apt", {"failed": True, "msg": "Failed to lock apt for exclusive operation"}),
     ("redhat", "__docker_dnf", {"failed": True, "msg": "Failed to download metadata for repo 'docker'"}),
     ("main", "__docker_enabled", {"failed": True, "msg": "Unable to start service docker"}),
-    ("main", "__docker_ensured", {"rc": 1, "msg": "non-zero return code"}),
 ]
 
 
