@@ -1,1 +1,1 @@
-"""Grafana dashboards as code; `make dashboards` writes what roles/grafana/files/dashboards/ keeps."""
+"""Grafana dashboards as code; `make render` writes what roles/grafana/files/dashboards/ keeps."""
