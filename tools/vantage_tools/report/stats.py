@@ -43,10 +43,8 @@ class Histogram:
         if self.total <= 0:
             return None
         rank, below, low = quantile * self.total, 0.0, 0.0
-        for bound, count in self.buckets:
+        for bound, count in (bucket for bucket in self.buckets if not math.isinf(bucket[0])):
             if count >= rank:
-                if math.isinf(bound):
-                    return low
                 inside = count - below
                 return low + (bound - low) * ((rank - below) / inside if inside else 1.0)
             below, low = count, bound
