@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from vantage_tools.fill_past import copy_series
@@ -17,7 +18,7 @@ def copied(metric: dict[str, str], *values: float) -> list[tuple[str, float, flo
 def test_counter_grows_at_one_rate_over_all_copies() -> None:
     found = copied({"__name__": "requests_total"}, 100, 115, 130, 145)
     assert [at for _, _, at in found] == list(range(880, 1000, 15))
-    assert {after[1] - before[1] for before, after in zip(found, found[1:], strict=False)} == {15}
+    assert {after[1] - before[1] for before, after in itertools.pairwise(found)} == {15}
 
 
 def test_gauge_is_repeated() -> None:
