@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from vantage_tools.report.formats import seconds
+from vantage_tools.report.formats import format_duration, seconds
 from vantage_tools.report.spans import Trace
 from vantage_tools.report.stats import Histogram
 from vantage_tools.report.thresholds import DEFAULT_LATENCY_THRESHOLD
@@ -117,6 +117,7 @@ class Dataset:
         self.data = data
         meta = data["meta"]
         self.short, self.long, self.end = (float(meta[key]) for key in ("short", "long", "end"))
+        self.last = {window: f"last {format_duration(float(meta[window]))}" for window in ("short", "long")}
         self.host, self.grafana = str(meta.get("host") or ""), str(meta.get("grafana") or "").rstrip("/")
         self.engines: dict[str, dict[str, Any]] = data["engines"]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from vantage_tools.report import plots, servicemap, waterfall
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, sentences
-from vantage_tools.report.formats import format_duration, listed, seconds
+from vantage_tools.report.formats import listed, seconds
 from vantage_tools.report.spans import Trace
 from vantage_tools.report.stats import median
 
@@ -73,17 +73,17 @@ def choose_traces(dataset: Dataset) -> dict[str, tuple[Trace, str]]:
     searches = ("short", "slow@short", "failed@short")
     ids = dict.fromkeys(trace.id for search in searches for trace in dataset.sample(search))
     recent = [pool[trace_id] for trace_id in ids if trace_id in pool]
-    traces, window = (recent, dataset.short) if recent else (list(pool.values()), dataset.long)
+    traces, last = (recent, dataset.last["short"]) if recent else (list(pool.values()), dataset.last["long"])
     slowest = max(traces, key=lambda trace: trace.us, default=None)
     found: dict[str, tuple[Trace, str]] = {}
-    for candidates, length in ((traces, window), (list(pool.values()), dataset.long)):
+    for candidates, when in ((traces, last), (list(pool.values()), dataset.last["long"])):
         if "failing" not in found and any(trace.failed for trace in candidates):
-            found["failing"] = _choose_failing(candidates, slowest, length)
+            found["failing"] = _choose_failing(candidates, slowest, when)
     chosen = {trace.id for trace, _ in found.values()}
     if others := [trace for trace in traces if trace.id not in chosen]:
         second = max(others, key=lambda trace: trace.us)
         besides = "" if second is slowest else ", besides the failing one"
-        text = f"The slowest of {len(traces)} traces from the last {format_duration(window)}{besides}."
+        text = f"The slowest of {len(traces)} traces from the {last}{besides}."
         found["slowest"] = second, sentences(text, _spent(second))
         chosen.add(second.id)
     sample = [t for t in dataset.sample("short") or dataset.sample("base") if t.is_complete and t.id not in chosen]
@@ -92,7 +92,7 @@ def choose_traces(dataset: Dataset) -> dict[str, tuple[Trace, str]]:
     return {name: found[name] for name in TRACE_TITLES if name in found}
 
 
-def _choose_failing(traces: list[Trace], slowest: Trace | None, window: float) -> tuple[Trace, str]:
+def _choose_failing(traces: list[Trace], slowest: Trace | None, last: str) -> tuple[Trace, str]:
     """Return a trace of the most frequent failure: of those, one that is not the slowest and has the most spans."""
     spans = {trace.id: span for trace in traces if (span := trace.failing_span)}
     kinds = {key: (span.service, span.label, span.error_type) for key, span in spans.items()}
@@ -102,7 +102,7 @@ def _choose_failing(traces: list[Trace], slowest: Trace | None, window: float) -
     service, label, error = usual
     text = sentences(
         f"It fails in {service}, in {label}{f', with {error}' if error else ''}.",
-        f"{len(same)} of {len(kinds)} failing traces from the last {format_duration(window)} fail the same way.",
+        f"{len(same)} of {len(kinds)} failing traces from the {last} fail the same way.",
     )
     return trace, text
 

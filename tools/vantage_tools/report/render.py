@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 
-from vantage_tools.report import formats, pictures, tables
+from vantage_tools.report import pictures, tables
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, explore
 from vantage_tools.report.formats import clip, clock, escape, plural
@@ -54,7 +54,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"duration": formats.format_duration, "clock": clock, "escape": escape}
+    found.filters |= {"clock": clock, "escape": escape}
     return found
 
 
@@ -77,7 +77,6 @@ def _values(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
             )
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    first_line = next(iter(dataset.parsed_lines()), None)
     return {
         "dataset": dataset,
         "findings": findings,
@@ -88,7 +87,6 @@ def _values(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
         "trace": trace,
         "grid": grid,
         "raw": [f"{clock(at)} {name} {clip(line)}" for at, name, line in islice(dataset.lines("raw"), MAX_RAW_LINES)],
-        "first_line": [f"{key} {clip(str(value), 900)}" for key, value in first_line[1].items()] if first_line else [],
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vantage_tools.report.dataset import ERROR_LEVELS, Dataset
-from vantage_tools.report.formats import clip, clock, count, format_duration, percent, rate, seconds
+from vantage_tools.report.formats import clip, clock, count, percent, rate, seconds
 from vantage_tools.report.spans import by_operation, self_us
 from vantage_tools.report.thresholds import FAST_BURN_RATE, MIN_REQUESTS
 
@@ -30,12 +30,11 @@ def by_service(dataset: Dataset) -> Table:
     """Return requests, errors and latency of each service in both time ranges."""
     rows = []
     for name, service in dataset.services.items():
-        for window, length in (("short", dataset.short), ("long", dataset.long)):
+        for window, last in dataset.last.items():
             traffic = service.all[window]
             latencies = [seconds(traffic.quantile(q)) for q in (0.5, 0.95, 0.99)]
             ratios = [percent(traffic.ratio("5")), percent(traffic.ratio("4"))]
-            shown = f"last {format_duration(length)}"
-            rows.append([name, shown, count(traffic.requests), rate(traffic.rate), *ratios, *latencies])
+            rows.append([name, last, count(traffic.requests), rate(traffic.rate), *ratios, *latencies])
     head = ["Service", "Time range", "Requests", "Per second", "Errors (5xx)", "Refused (4xx)", "p50", "p95", "p99"]
     return Table(head, rows, range(2, 9), "No service has request metrics in this time.")
 
@@ -53,7 +52,7 @@ def by_route(dataset: Dataset) -> Table:
         ratios = [percent(traffic.ratio("5")) if traffic.requests >= 0.5 else "–" for traffic in (now, before)]
         latencies = [seconds(traffic.quantile(0.95)) for traffic in (now, before)]
         rows.append([name, " ".join(route), count(now.requests), *ratios, *latencies])
-    last = f"last {format_duration(dataset.short)}"
+    last = dataset.last["short"]
     head = ["Service", "Route", f"Requests, {last}", f"Errors, {last}", "before", f"p95, {last}", "before"]
     return Table(head, rows, range(2, 7), "No route has request metrics in this time.")
 
@@ -99,8 +98,8 @@ def self_time(dataset: Dataset) -> Table:
 
 def patterns(dataset: Dataset) -> Table:
     """Return the most frequent patterns of log lines, those of apps first."""
-    head = ["Service", "Level", "Message, numbers masked by #", f"Last {format_duration(dataset.short)}"]
-    head += [f"Last {format_duration(dataset.long)}", "First", "Last", "Trace"]
+    head = ["Service", "Level", "Message, numbers masked by #", *map(str.capitalize, dataset.last.values())]
+    head += ["First", "Last", "Trace"]
     rows = []
     for p in (p for p in dataset.patterns if p.last):
         numbers = [count(p.short), count(p.short + p.base)]
@@ -127,7 +126,7 @@ def log_volume(dataset: Dataset) -> Table:
     found: dict[str, list[float]] = defaultdict(lambda: [0] * 6)
     head = ["Service"]
     for column, window in ((0, "short"), (3, "long")):
-        head += [f"Lines, last {format_duration(getattr(dataset, window))}", "warnings", "errors"]
+        head += [f"Lines, {dataset.last[window]}", "warnings", "errors"]
         for (service, level), number in dataset.values(f"volume@{window}", "service_name", "level").items():
             for offset, is_counted in enumerate((True, level.startswith("warn"), level in ERROR_LEVELS)):
                 found[service][column + offset] += number * is_counted

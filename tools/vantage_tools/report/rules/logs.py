@@ -7,7 +7,7 @@ from collections import defaultdict
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, Findings
-from vantage_tools.report.formats import clock, format_duration, percent, plural
+from vantage_tools.report.formats import clock, percent, plural
 
 
 def new_errors(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
@@ -21,9 +21,8 @@ def new_errors(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
         expected = pattern.base * min(1.0, dataset.short / before)
         if pattern.short >= limit.MIN_ERROR_LINES and pattern.short > limit.ERROR_LINE_GROWTH * expected:
             first = f", the first at {clock(pattern.first)}" if pattern.first else ""
-            last = format_duration(dataset.short)
             now, was = plural(pattern.short, "line"), plural(pattern.base, "line")
-            text = f"“{pattern.said}”: {now} in the last {last}{first}; before: {was}."
+            text = f"“{pattern.said}”: {now} in the {dataset.last['short']}{first}; before: {was}."
             title = f"{service} logs an error that is new or far more frequent"
             query, traces = pattern.query or dataset.query("patterns@short"), [pattern.trace] if pattern.trace else []
             yield Finding("new_error", "warning", service, title, text, query, "loki", traces=traces)
@@ -40,8 +39,7 @@ def one_client(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         ratio, was = requests / total, earlier.get(address, 0.0) / sum(earlier.values())
         if ratio >= limit.MIN_CLIENT_SHARE and was <= limit.MAX_CLIENT_SHARE_BEFORE:
             title = f"{address} sends {percent(ratio)} of the requests to {service}"
-            last = format_duration(dataset.short)
-            text = f"{plural(requests, 'request')} in the last {last}; before, it sent {percent(was)}."
+            text = f"{plural(requests, 'request')} in the {dataset.last['short']}; before, it sent {percent(was)}."
             yield Finding("one_client", "warning", service, title, text, dataset.query("clients@short"), "loki")
 
 

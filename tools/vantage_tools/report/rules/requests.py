@@ -28,9 +28,8 @@ def errors(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
             was = f"before: {percent(before.ratio('5'))}{'' if is_new else ' (no change)'}"
         traces = [t for t in dataset.sample("failed@short") if any(s.service == name and s.failed for s in t.spans)]
         cause, origin = _origin(name, traces)
-        last = format_duration(dataset.short)
         text = sentences(
-            f"In the last {last}, {count(failed)} of {count(now.requests)} requests failed; {was}.",
+            f"In the {dataset.last['short']}, {count(failed)} of {count(now.requests)} requests failed; {was}.",
             f"Routes: {with_counts(routes_by_status(service, '5'))}.",
             origin,
         )
@@ -72,7 +71,7 @@ def refusals(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         cause = next(iter(passed_on), "")
         statuses = [item for item in now.by_status.items() if item[0].startswith("4")]
         text = sentences(
-            f"In the last {format_duration(dataset.short)}, {count(refused)} of {count(now.requests)} requests were",
+            f"In the {dataset.last['short']}, {count(refused)} of {count(now.requests)} requests were",
             f"answered with 4xx; before: {percent(usual)}.",
             f"Statuses: {with_counts(sorted(statuses, key=lambda item: -item[1]))}.",
             f"Routes: {with_counts(routes_by_status(service, '4'))}.",
@@ -114,7 +113,7 @@ def latency(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         where = f"It waits for {owner}" if cause else f"The time is spent in {owner} itself"
         slowest = [f"{route} ({seconds(p95)})" for route, p95 in routes_by_latency(dataset.services[name])]
         text = sentences(
-            f"In the last {format_duration(dataset.short)}: p50 {seconds(median)} (before: {seconds(median_before)}),",
+            f"In the {dataset.last['short']}: p50 {seconds(median)} (before: {seconds(median_before)}),",
             f"p95 {seconds(p95)} (before: {seconds(p95_before)}).",
             f"Slowest routes by p95: {listed(slowest)}." if slowest and not route else "",
             f"{where}: {operation} has {seconds(grown)} more self time per trace than before." if is_explained else "",
@@ -224,7 +223,7 @@ def surges(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
             if now.requests > max(limit.SURGE_GROWTH * expected, chance) and ratio > limit.MIN_SURGE_SHARE:
                 title = f"{' '.join(route)} of {name} gets far more requests than before"
                 text = sentences(
-                    f"{rate(now.rate)} requests/s in the last {format_duration(dataset.short)};",
+                    f"{rate(now.rate)} requests/s in the {dataset.last['short']};",
                     f"before: {rate(before.rate)}. The route has {percent(ratio)} of the service's requests.",
                 )
                 query = f'sum by (http_route) (rate({METRIC}_count{{service_name="{name}"}}[1m]))'

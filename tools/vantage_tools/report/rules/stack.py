@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, Findings, sentences
-from vantage_tools.report.formats import clock, format_duration, listed, percent, plural, times, with_counts
+from vantage_tools.report.formats import clock, listed, percent, plural, times, with_counts
 
 # Alerts that another rule reports in its own words.
 COVERED_ALERTS = {
@@ -52,7 +52,7 @@ def targets_down(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
             effect = "Its requests fail, and those of its callers."
         # All of them are down since the last one went down.
         since = max((last_up[key] for one in instances if (key := (name, job, one)) in last_up), default=None)
-        length = f"since {clock(since)}" if since else f"for {format_duration(dataset.long)} or longer"
+        length = f"since {clock(since)}" if since else f"for the {dataset.last['long']} or longer"
         title = f"{what} {'is' if len(instances) == 1 or not is_partial else 'are'} down {length}"
         units = _units(service, (replica_of(service, one, total) for one in instances), total)
         text = f"Prometheus cannot scrape {listed(instances)}. {effect} See systemctl status {' '.join(units)}."
@@ -66,7 +66,6 @@ def targets_down(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
 def restarts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find services that were restarted; the replicas of an app are one finding."""
     processes, units_now = _process_starts(dataset), _unit_restarts(dataset, "short")
-    last = format_duration(dataset.short)
     for service in sorted({*processes, *units_now}):
         by_unit, by_process = units_now.get(service, {}), processes.get(service, {})
         counted = by_unit or by_process
@@ -84,7 +83,7 @@ def restarts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
             query = _query_restarts(units, dataset.short)
             how = "restarted by systemd after the process ended by itself,"
         text = sentences(
-            f"In the last {last}, {listed(replicas)} {'was' if len(replicas) == 1 else 'were'} {how}",
+            f"In the {dataset.last['short']}, {listed(replicas)} {'was' if len(replicas) == 1 else 'were'} {how}",
             f"{_at_most(max(counted.values()), replicas)}. See journalctl -u {' -u '.join(units)}.",
         )
         severity = "critical" if is_loop else "warning" if by_unit else "note"
@@ -93,8 +92,8 @@ def restarts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         if service not in units_now:
             replicas, starts = sorted(by_unit), max(by_unit.values())
             text = sentences(
-                f"In the last {format_duration(dataset.long)}, systemd restarted {listed(replicas)} after the process",
-                f"ended by itself, {_at_most(starts, replicas)}; not in the last {last}.",
+                f"In the {dataset.last['long']}, systemd restarted {listed(replicas)} after the process",
+                f"ended by itself, {_at_most(starts, replicas)}; not in the {dataset.last['short']}.",
             )
             query = _query_restarts([f"vantage-{one}.service" for one in replicas], dataset.long)
             title, until = f"{service}: restarted {times(starts)}, earlier", dataset.begin("short")
@@ -154,8 +153,8 @@ def _units(service: str, replicas: Iterable[str], total: int) -> list[str]:
 
 def _lost_ranges(dataset: Dataset) -> Iterator[tuple[str, str, str, float | None]]:
     """Yield (time range, severity, its name, until)."""
-    yield "short", "warning", f"in the last {format_duration(dataset.short)}", None
-    yield "base", "note", f"earlier in the last {format_duration(dataset.long)}", dataset.begin("short")
+    yield "short", "warning", f"in the {dataset.last['short']}", None
+    yield "base", "note", f"earlier in the {dataset.last['long']}", dataset.begin("short")
 
 
 def lost_spans(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, Findings, sentences
-from vantage_tools.report.formats import count, format_duration, percent, seconds
+from vantage_tools.report.formats import count, percent, seconds
 from vantage_tools.report.spans import Span, by_operation
 from vantage_tools.report.stats import median
 
@@ -54,7 +54,7 @@ def slow_databases(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
             title = f"“{call}” of {service} takes {seconds(typical)}"
             earlier = f"before: {seconds(was)}" if was else "there are no earlier calls to compare with"
             text = sentences(
-                f"Median of {len(spans)} sampled calls in the last {format_duration(dataset.short)}; {earlier}.",
+                f"Median of {len(spans)} sampled calls in the {dataset.last['short']}; {earlier}.",
                 "Check for a missing index, a lock, or a query that reads too much.",
             )
             yield Finding("slow_database", "warning", service, title, text, trace, "jaeger", traces=[trace])
