@@ -1,7 +1,7 @@
 """`vantage fill-past`: fills Prometheus with hours before a system container's creation, to try dashboards.
 
-What the machine measured is copied again and again into the hours before. For test machines only: what is filled in cannot be
-removed. Log lines and traces are not copied.
+What the machine measured is copied again and again into the hours before. Log lines and traces are not copied. For test
+machines only: what is filled in cannot be removed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def copy_series(series: Series, shifts: range) -> Iterator[str]:
     labels = dict(series["metric"])
     metric = labels.pop("__name__")
     # Quoted, as a name with a dot has to be.
-    names = [json.dumps(metric), *(f"{json.dumps(k)}={json.dumps(v, ensure_ascii=False)}" for k, v in labels.items())]
+    pairs = (f"{json.dumps(name)}={json.dumps(value, ensure_ascii=False)}" for name, value in labels.items())
+    name = f"{{{','.join([json.dumps(metric), *pairs])}}}"
     samples = [(float(at), float(value)) for at, value in series.get("values", [])]
     growth = 0.0
     if COUNTER.search(metric) and len(samples) > 1:
@@ -46,7 +47,7 @@ def copy_series(series: Series, shifts: range) -> Iterator[str]:
         growth = (samples[-1][1] - samples[0][1]) * len(samples) / (len(samples) - 1)
     for copy, shift in zip(range(len(shifts), 0, -1), reversed(shifts), strict=True):
         for at, value in samples:
-            yield f"{{{','.join(names)}}} {value - copy * growth!r} {at - shift:.3f}\n"
+            yield f"{name} {value - copy * growth!r} {at - shift:.3f}\n"
 
 
 def fill_past(

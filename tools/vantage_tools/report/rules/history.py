@@ -8,8 +8,8 @@ from itertools import groupby
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, Findings
-from vantage_tools.report.formats import clock, format_duration, listed
-from vantage_tools.report.rules.requests import earlier_errors, earlier_latency
+from vantage_tools.report.formats import clock, count, format_duration, listed, percent, seconds
+from vantage_tools.report.rules.requests import METRIC, query_p95
 from vantage_tools.report.stats import at_least, median
 
 # (time, figure, figure) of a plot.
@@ -48,8 +48,19 @@ def _error_episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
         for begin, end, run in _episodes(bad, step):
             if end > dataset.end - dataset.short:
                 _record_begin(dataset, so_far, service, begin)
-            else:
-                yield earlier_errors(service, begin, end, step, sum(p[1] for p in run), sum(p[2] for p in run))
+                continue
+            bad_requests, requests = sum(p[1] for p in run), sum(p[2] for p in run)
+            length, ratio = format_duration(end - begin), percent(bad_requests / requests)
+            title = f"{service} failed {ratio} of its requests for {length}, earlier"
+            times = f"From {clock(begin)} to {clock(end)}"
+            text = f"{times}, about {count(bad_requests)} of {count(requests)} requests failed."
+            selector = f'service_name="{service}"'
+            failed_rate, total_rate = (
+                f"sum (rate({METRIC}_count{{{selector}{status}}}[{step:.0f}s]))"
+                for status in (', http_response_status_code=~"5.."', "")
+            )
+            query = f"{failed_rate} / {total_rate}"
+            yield Finding("errors", "warning", service, title, text, query, since=begin, until=end)
 
 
 def _record_begin(dataset: Dataset, so_far: tuple[Finding, ...], service: str, begin: float) -> None:
@@ -80,7 +91,11 @@ def _latency_episodes(dataset: Dataset) -> Findings:
         for begin, end, run in _episodes(bad, step):
             is_over = end <= dataset.end - dataset.short
             if is_over and end - begin >= max(limit.MIN_SLOW_EPISODE_SECONDS, 2 * step):
-                yield earlier_latency(service, begin, end, step, max(p95 for _, p95, _ in run), usual)
+                title = f"{service} was slow for {format_duration(end - begin)}, earlier"
+                worst = seconds(max(p95 for _, p95, _ in run))
+                text = f"From {clock(begin)} to {clock(end)}, the p95 latency was up to {worst}; {seconds(usual)} is usual."
+                query = query_p95(f'service_name="{service}"', step)
+                yield Finding("latency", "warning", service, title, text, query, since=begin, until=end)
 
 
 def _episodes(points: Points, step: float) -> Iterator[tuple[float, float, Points]]:

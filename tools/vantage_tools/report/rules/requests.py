@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import ByWindow, Dataset, Route, Service, Traffic
 from vantage_tools.report.findings import Finding, Findings, sentences
-from vantage_tools.report.formats import clock, count, format_duration, listed, percent, rate, seconds, with_counts
+from vantage_tools.report.formats import count, listed, percent, rate, seconds, with_counts
 from vantage_tools.report.spans import Trace, by_operation, self_us
 from vantage_tools.report.stats import at_least, wilson
 
@@ -128,11 +128,12 @@ def latency(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         lengths = {trace.id: trace.us for trace in traces if name in trace.services}
         ids = sorted(lengths, key=lengths.__getitem__, reverse=True)[:3]
         severity = "critical" if (p95 or 0.0) > threshold else "warning"
-        query = _query_p95(selector, dataset.short)
+        query = query_p95(selector, dataset.short)
         yield Finding("latency", severity, name, title, text, query, of=cause, traces=ids)
 
 
-def _query_p95(selector: str, seconds: float) -> str:
+def query_p95(selector: str, seconds: float) -> str:
+    """Return the query for the p95 latency over some seconds."""
     return f"histogram_quantile(0.95, sum by (le) (rate({METRIC}_bucket{{{selector}}}[{seconds:.0f}s])))"
 
 
@@ -248,25 +249,3 @@ def error_budgets(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
         title = f"{slo.service} {f'burns {budget} fast' if is_fast else f'has spent {budget}'}"
         query = f'service_name:slo_{slo.kind}_burn:rate1h{{service_name="{slo.service}"}}'
         yield Finding("slo", "critical" if is_fast else "warning", slo.service, title, text, query, of=cause)
-
-
-# -- Episodes that are over; history.py finds them
-
-
-def earlier_errors(service: str, begin: float, end: float, step: float, failed: float, requests: float) -> Finding:
-    """Return the finding of an episode of errors."""
-    title = f"{service} failed {percent(failed / requests)} of its requests for {format_duration(end - begin)}, earlier"
-    text = f"From {clock(begin)} to {clock(end)}, about {count(failed)} of {count(requests)} requests failed."
-    failures = f'{METRIC}_count{{service_name="{service}", http_response_status_code=~"5.."}}[{step:.0f}s]'
-    query = f'sum (rate({failures})) / sum (rate({METRIC}_count{{service_name="{service}"}}[{step:.0f}s]))'
-    return Finding("errors", "warning", service, title, text, query, since=begin, until=end)
-
-
-def earlier_latency(service: str, begin: float, end: float, step: float, worst: float, usual: float) -> Finding:
-    """Return the finding of an episode of high latency."""
-    title = f"{service} was slow for {format_duration(end - begin)}, earlier"
-    text = (
-        f"From {clock(begin)} to {clock(end)}, the p95 latency was up to {seconds(worst)}; {seconds(usual)} is usual."
-    )
-    query = _query_p95(f'service_name="{service}"', step)
-    return Finding("latency", "warning", service, title, text, query, since=begin, until=end)
