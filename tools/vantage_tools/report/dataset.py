@@ -28,7 +28,7 @@ class Traffic:
 
     seconds: float = 0.0
     by_status: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
+    buckets: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def count(self, first_digit: str = "") -> float:
         """Return the number of requests whose status begins with this digit."""
@@ -176,19 +176,15 @@ class Dataset:
     @cached_property
     def services(self) -> dict[str, Service]:
         """Return every app that Prometheus knows, by name."""
-        found = {name: Service(name) for name in self.instances if name}
+        found = {name: Service(name) for name in self.instances}
         labels = ("service_name", "http_request_method", "http_route")
         for window in WINDOWS:
-            requests = self.values(f"requests@{window}", *labels, "http_response_status_code")
-            for (name, method, route, status), number in requests.items():
-                if name:
+            for query, label in (("requests", "http_response_status_code"), ("buckets", "le")):
+                for (name, method, route, key), number in self.values(f"{query}@{window}", *labels, label).items():
                     service = found.setdefault(name, Service(name))
                     for traffic in (service.all[window], service.routes[method, route][window]):
-                        traffic.by_status[status] += number
-            for (name, method, route, bound), number in self.values(f"buckets@{window}", *labels, "le").items():
-                if name in found:
-                    for traffic in (found[name].all[window], found[name].routes[method, route][window]):
-                        traffic.buckets[float(bound)] += number
+                        (traffic.by_status if query == "requests" else traffic.buckets)[key] += number
+        found.pop("", None)
         for name, service in found.items():
             for traffics in (service.all, *service.routes.values()):
                 for window, traffic in traffics.items():

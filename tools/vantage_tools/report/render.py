@@ -80,7 +80,7 @@ def _values(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "findings": findings,
-        "summary": _summary(dataset, findings),
+        "summary": _summary(findings),
         "warnings": list(data_quality_warnings(dataset)),
         "tables": tables,
         "titles": pictures.TRACE_TITLES,
@@ -90,15 +90,11 @@ def _values(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
     }
 
 
-def _summary(dataset: Dataset, findings: list[Finding]) -> str:
-    now = [finding for finding in findings if finding.until is None]
-    if now:
-        critical = sum(finding.severity == "critical" for finding in now)
-        text = f"{plural(len(now), 'finding')}, {critical or 'none'} of them critical."
-    else:
-        requests = sum(service.all["short"].requests for service in dataset.services.values())
-        text = f"No rule found a problem{'' if requests >= 1 else '; there were no requests'}."
-    over = len(findings) - len(now)
+def _summary(findings: list[Finding]) -> str:
+    severities = [finding.severity for finding in findings if finding.until is None]
+    over = len(findings) - len(severities)
+    text = f"{plural(len(severities), 'finding')}, {severities.count('critical') or 'none'} of them critical."
+    text = text if severities else "No rule found a problem."
     return text + (f" Earlier and over: {plural(over, 'finding')}." if over else "")
 
 

@@ -52,7 +52,7 @@ def targets_down(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
             effect = "Its requests fail, and those of its callers."
         # All of them are down since the last one went down.
         since = max((last_up[key] for one in instances if (key := (name, job, one)) in last_up), default=None)
-        length = f"since {clock(since)}" if since else f"for the {dataset.last['long']} or longer"
+        length = f"since {clock(since)}" if since else f"for all of the {dataset.last['long']}"
         title = f"{what} {'is' if len(instances) == 1 or not is_partial else 'are'} down {length}"
         units = _units(service, (replica_of(service, one, total) for one in instances), total)
         text = f"Prometheus cannot scrape {listed(instances)}. {effect} See systemctl status {' '.join(units)}."
