@@ -9,14 +9,6 @@ from vantage_tools.errors import UserError
 from vantage_tools.images import gobuild
 
 
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [("go version go1.26.8 linux/amd64", (1, 26, 8)), ("go1.27", (1, 27, 0)), ("", ()), ("gccgo", ())],
-)
-def test_the_version_of_go_is_read(text: str, version: tuple[int, ...]) -> None:
-    assert gobuild.parse_go_version(text) == version
-
-
 def test_too_little_room_is_said_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"GiB free, .* GiB needed\n.*VANTAGE_CACHE"):
         gobuild.require_space(tmp_path, needed=1 << 60)

@@ -91,7 +91,7 @@ def list_images() -> None:
 
 @app.command("pin")
 def pin_module(name: Annotated[str, typer.Argument(metavar="NAME", help="As in images.yml.")]) -> None:
-    """Write go.mod and go.sum of an image, or a tool, that is made from a Go module."""
+    """Write go.mod and go.sum of an image or tool."""
     manifest, store = _world()
     make = manifest.tools.get(name) or manifest.select([name])[0].make
     if "module" not in make:

@@ -33,7 +33,7 @@ class Getter:
     def _valid_keys(self, image: Image, record: Record) -> set[str]:
         if given := os.environ.get(image.archive_variable):
             # A given archive takes precedence, and a record of another one is outdated.
-            return {_archive_key(given)}
+            return {_archive_key(image, given)}
         valid = {keys.pulled_key(image)}
         if image.make:
             return valid | {self._made_key(image)}
@@ -85,8 +85,8 @@ class Getter:
 
     def _from_archive(self, image: Image, given: str) -> Record:
         """Take the archive that the user gave; it must hold the image that the manifest names."""
-        key, path = _archive_key(given), Reference.parse(image.pull).path
-        fix = f"Make it with: docker save {image.pull} | gzip > {image.name}.tar.gz"
+        key, path = _archive_key(image, given), Reference.parse(image.pull).path
+        fix = f"Make it with: {_save_command(image)}"
         engine.require(f"{image.archive_variable}={given}")
         with self.progress.step(f"loading {given}"):
             tags = [f"docker.io/{tag.removeprefix('docker.io/')}" for tag in engine.load(Path(given), fix)]
@@ -109,5 +109,11 @@ def _engine_key(image: Image) -> str:
     return keys.hash_of(["engine", image.pull])
 
 
-def _archive_key(path: str) -> str:
-    return keys.hash_of(["archive", sha256_of(Path(path))])
+def _archive_key(image: Image, given: str) -> str:
+    if not Path(given).is_file():
+        raise UserError(f"{image.archive_variable}={given}: no such file", f"Make it with: {_save_command(image)}")
+    return keys.hash_of(["archive", sha256_of(Path(given))])
+
+
+def _save_command(image: Image) -> str:
+    return f"docker save {image.pull} | gzip > {image.name}.tar.gz"
