@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from machines import ABOUT, KEEP, SUITE, assert_no_change, await_that, evidence_on_failure, find_speed
 from vantage_tools import libvirt
 from vantage_tools.box import box
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import IMAGES, capture, lock, output, prepare_environment, run, succeeds
-from vantage_tools.vm import host_tools
-from vantage_tools.waiting import step
+from vantage_tools.process import IMAGES, capture, lock, output, prepare_environment, run, running_pid, succeeds
+from vantage_tools.vm import engine, host_tools
+from vantage_tools.waiting import step, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]
 SSH = ["vagrant", "ssh", "--command"]
 FOLDER = cache_dir() / "test-vm"
+DAEMONS = ("virtlogd", "libvirtd")
+MARKER = FOLDER / "started-libvirt"
 OWN = {
     "VAGRANT_DOTFILE_PATH": str(FOLDER / f"debian-{SUITE.release}"),
     "VANTAGE_BOX": f"vantage/debian-{SUITE.release}",
     "VANTAGE_VM_PREFIX": "vantage-test-",
     "VANTAGE_PORTS": "13000:3000 18000:8000 19090:9090",
 }
+
+
+def start_libvirt() -> None:
+    """Start libvirt, with virtlogd first where there is no systemd: it takes the serial consoles of the machines."""
+    if not libvirt.answers() and not engine.SYSTEMD.is_dir():
+        Path("/run/libvirt").mkdir(parents=True, exist_ok=True)
+        for name in DAEMONS:
+            if not running_pid(Path(f"/run/{name}.pid"), name):
+                run(name, "--daemon")
+        MARKER.touch()
+        assert wait_until(libvirt.answers, 30, pause=1), "libvirtd does not answer"
+    libvirt.start()
+
+
+def stop_libvirt() -> None:
+    """Stop the libvirt that start_libvirt() started without systemd, unless another machine runs."""
+    if MARKER.exists() and not output("virsh", "--connect", "qemu:///system", "list", "--name").strip():
+        for name in reversed(DAEMONS):
+            if pid := running_pid(Path(f"/run/{name}.pid"), name):
+                os.kill(pid, signal.SIGTERM)
+        MARKER.unlink()
 
 
 @pytest.fixture
@@ -35,7 +60,7 @@ def vm() -> Iterator[None]:
         # Debian's Vagrant would get in the way of one from elsewhere.
         if not shutil.which("vagrant") or "vagrant-libvirt " not in output("vagrant", "plugin", "list"):
             host_tools.install("vm")
-        libvirt.start()
+        start_libvirt()
         box(SUITE)
         succeeds("vagrant", "destroy", "--force")
         yield
@@ -44,7 +69,7 @@ def vm() -> Iterator[None]:
             print(f"The VM is kept. {settings} vagrant ssh (or: destroy --force)")
         else:
             succeeds("vagrant", "destroy", "--force")
-            libvirt.stop()
+            stop_libvirt()
 
 
 def services_are_active() -> bool:

@@ -309,12 +309,6 @@ def test_second_make_up_is_refused(tmp_path: Path) -> None:
 # --- The system container -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["x", "a b", "-ab", ""])
-def test_invalid_container_name_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match="invalid container name"):
-        SystemContainer(name)
-
-
 def test_container_of_another_program_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
     fake_program(tmp_path / "bin", "docker", f"echo \"$1\" >> {log}; echo '<no value>'", monkeypatch)
