@@ -125,19 +125,14 @@ def find_python() -> str | None:
 
 
 def install_packages(*packages: str) -> None:
-    """Install packages of the distribution; the package lists are updated only when that fails."""
-    fix = "make the distribution's package mirrors reachable from this machine"
-    problem = f"cannot install {' '.join(packages)}"
+    """Install packages of the distribution."""
+    install = ["dnf", "-y", "-q", "install", *packages]
     if shutil.which("apt-get"):
+        # One broken source of another program must not stop the installation.
+        run_logged([*APT, "update"])
         install = [*APT, "install", "-y", "--no-install-recommends", *packages]
-        if run_logged(install)[0]:
-            run_logged([*APT, "update"])
-            run(install, problem, fix)
-    elif shutil.which("dnf"):
-        run(["dnf", "-y", "-q", "install", *packages], problem, fix)
-    else:
-        systems = "Debian 12 or 13, Ubuntu 22.04 to 26.04, or RHEL 9 and clones"
-        raise ProvisionError(f"{problem}: neither apt-get nor dnf is installed", f"use a supported system: {systems}")
+    fix = "make the distribution's package mirrors reachable from this machine"
+    run(install, f"cannot install {' '.join(packages)}", fix)
 
 
 def get_python() -> str:
