@@ -197,6 +197,7 @@ def test_structure_that_contains_itself_is_written() -> None:
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
             lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=8,
         ),
     )
 )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 from flask import Blueprint, Flask, got_request_exception, request
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from flask_vantage import _private, logs, problems, tracing
-from flask_vantage.context import RequestState
+from flask_vantage.context import current_request
 from flask_vantage.health import Health, ReadinessCheck
 from flask_vantage.metrics import metrics_of
-from flask_vantage.middleware import ENVIRON_KEY, TelemetryMiddleware
+from flask_vantage.middleware import TelemetryMiddleware
 from flask_vantage.settings import Settings
 
 METRICS_PATH, ALIVE_PATH, READY_PATH = "/metrics", "/healthz", "/readyz"
@@ -81,27 +80,16 @@ class Vantage:
         _private.insert_before_request(app, _record_route)
         got_request_exception.connect(_record_exception, app)
         # The access line has the stack trace; Flask's own line would be a second one.
-        app.log_exception = _do_not_log  # type: ignore[method-assign, assignment]
-
-
-def _state() -> RequestState | None:
-    state: RequestState | None = request.environ.get(ENVIRON_KEY)
-    return state
+        app.log_exception = lambda _: None  # type: ignore[method-assign, assignment]
 
 
 def _record_route() -> None:
-    state = _state()
+    state = current_request.get()
     if state is not None and request.url_rule is not None:
         state.route = request.url_rule.rule
 
 
 def _record_exception(_: Flask, exception: BaseException, **__: Any) -> None:
-    state = _state()
+    state = current_request.get()
     if state is not None:
         state.exception = exception
-
-
-def _do_not_log(
-    _: tuple[type, BaseException, TracebackType] | tuple[None, None, None],
-) -> None:
-    return None

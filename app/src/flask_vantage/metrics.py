@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import version
-from threading import Lock
-from weakref import WeakKeyDictionary
 
 from flask import Response, request
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
 # In seconds: the boundaries that OpenTelemetry recommends for http.server.request.duration, and two below them, since
@@ -55,13 +54,13 @@ class Metrics:
             registry=registry,
         )
         self._actives: dict[str, Gauge] = {}
-        self._build_info = Gauge(
+        build_info = Gauge(
             "vantage_build_info",
             "Always 1; the labels hold the versions.",
             ("version", "python_version", "flask_version"),
             registry=registry,
         )
-        self._build_info.labels(_own_version(), platform.python_version(), version("flask")).set(1)
+        build_info.labels(_own_version(), platform.python_version(), version("flask")).set(1)
         self.spans_exported = Counter("vantage_spans_exported", "Spans that the collector accepted.", registry=registry)
         dropped = Counter(
             "vantage_spans_dropped",
@@ -99,17 +98,10 @@ class Metrics:
         return Response(encode(self.registry), content_type=content_type)
 
 
-_lock = Lock()
-_by_registry: WeakKeyDictionary[CollectorRegistry, Metrics] = WeakKeyDictionary()
-
-
-def metrics_of(registry: CollectorRegistry = REGISTRY) -> Metrics:
+@cache
+def metrics_of(registry: CollectorRegistry) -> Metrics:
     """Return the metrics of `registry`; several apps in one process share them."""
-    with _lock:
-        found = _by_registry.get(registry)
-        if found is None:
-            found = _by_registry[registry] = Metrics(registry)
-        return found
+    return Metrics(registry)
 
 
 def _own_version() -> str:
