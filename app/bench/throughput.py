@@ -123,10 +123,7 @@ def main() -> None:
     # In a process of its own: its work must not slow down the one that sends the requests.
     multiprocessing.get_context("fork").Process(target=receiver.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{receiver.server_port}"
-    servers = [
-        Server("bare", VANTAGE_TELEMETRY="off"),
-        Server("full telemetry", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint),
-    ]
+    servers = [Server("bare", VANTAGE_TELEMETRY="off"), Server("full telemetry", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)]
     try:
         for server in servers:
             server.wait_until_ready()

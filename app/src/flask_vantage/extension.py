@@ -28,11 +28,7 @@ class Vantage:
     """
 
     def __init__(
-        self,
-        app: Flask | None = None,
-        *,
-        settings: Settings | None = None,
-        registry: CollectorRegistry = REGISTRY,
+        self, app: Flask | None = None, *, settings: Settings | None = None, registry: CollectorRegistry = REGISTRY
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -63,7 +59,9 @@ class Vantage:
         The check runs in the request and must limit its own time. Check what only this process needs: a check of a
         shared service takes out all its users at once.
         """
-        self.health.add_check(name, check)
+        if name in self.health.checks:
+            raise ValueError(f"duplicate readiness check: {name!r}. Use another name.")
+        self.health.checks[name] = check
 
     def _set_up_telemetry(self, app: Flask, settings: Settings, blueprint: Blueprint) -> None:
         service = settings.service_name or app.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 
@@ -33,27 +34,28 @@ def method_label(method: str) -> str:
 class Metrics:
     """The metrics of one registry. Safe to use from any thread.
 
-    Children are cached in plain dictionaries, because the lookup in prometheus_client costs several times as much.
-    The keys are bounded by methods, routes and status codes. Two threads that add the same key store the same child.
+    Children are cached, because the lookup in prometheus_client costs several times as much. Their number is bounded
+    by methods, routes and status codes.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self._duration = Histogram(
+        duration = Histogram(
             "http_server_request_duration_seconds",
             "Time from a request's arrival to its response, in seconds.",
             ("http_request_method", "http_route", "http_response_status_code"),
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
-        self._durations: dict[tuple[str, str, int], Histogram] = {}
-        self._active = Gauge(
+        self._duration: Callable[[str, str, int], Histogram] = cache(duration.labels)
+        active = Gauge(
             "http_server_active_requests",
             "Requests that are being answered now.",
             ("http_request_method",),
             registry=registry,
         )
-        self._actives: dict[str, Gauge] = {}
+        # The gauge of requests in flight for a `method_label`.
+        self.active: Callable[[str], Gauge] = cache(active.labels)
         build_info = Gauge(
             "vantage_build_info",
             "Always 1; the labels hold the versions.",
@@ -77,20 +79,9 @@ class Metrics:
         )
         self.span_queue_length = Gauge("vantage_span_queue_length", "Spans that wait for export.", registry=registry)
 
-    def active(self, method: str) -> Gauge:
-        """Return the gauge of requests in flight for a `method_label`."""
-        child = self._actives.get(method)
-        if child is None:
-            child = self._actives[method] = self._active.labels(method)
-        return child
-
     def observe(self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
         """Count one request that took `seconds`; `exemplar` has the labels trace_id and span_id."""
-        key = (method, route, status)
-        child = self._durations.get(key)
-        if child is None:
-            child = self._durations[key] = self._duration.labels(method, route, str(status))
-        child.observe(seconds, exemplar)
+        self._duration(method, route, status).observe(seconds, exemplar)
 
     def response(self) -> Response:
         """Answer a scrape: OpenMetrics when the Accept header asks for it, else plain text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, cast
 
 from flask import Flask, Response, json, render_template, request
@@ -58,21 +57,14 @@ def problem_response(error: HTTPException) -> WerkzeugResponse:
         return error.get_response()
     title = HTTP_STATUS_CODES.get(status, "Unknown Error")
     detail = error.description or title
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status == 500:
         # The reason is in the log, under the two ids; it may hold secrets.
         detail = "Internal error. Look for the trace id or the request id in the logs."
-    members: dict[str, Any] = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-    }
+    members: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if isinstance(error, Problem):
         members.update(error.members)
-    if (trace_id := current_trace_id()) is not None:
-        members["trace_id"] = trace_id
-    if (request_id := current_request_id()) is not None:
-        members["request_id"] = request_id
+    ids = {"trace_id": current_trace_id(), "request_id": current_request_id()}
+    members.update((name, value) for name, value in ids.items() if value is not None)
     if _wants_html():
         response = Response(render_template("vantage/problem.html", problem=members), status=status)
         response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
 
 from flask import Flask
 from loguru import logger
@@ -58,14 +57,13 @@ def load_app(target: str) -> Flask:
     if not isinstance(found, Flask) and callable(found):
         found = found()
     if not isinstance(found, Flask):
-        raise TargetError(
-            f"not a Flask app or a factory of one: {target!r} ({type(found).__name__}). Name one that is."
-        )
+        kind = type(found).__name__
+        raise TargetError(f"not a Flask app or a factory of one: {target!r} ({kind}). Name one that is.")
     return found
 
 
 class Server:
-    """Serves one app until `stop` is called or SIGTERM or SIGINT comes.
+    """Serves one app until SIGTERM or SIGINT; a second signal skips waiting for requests.
 
     Raises OSError when the address cannot be listened on.
     """
@@ -102,7 +100,7 @@ class Server:
         logger.info("Stopping: not ready, finishing the requests in flight.")
         if self._vantage is not None:
             self._vantage.health.draining = True
-        self._server.close_after_responses()
+        self._server.is_draining = True
         grace = min(started + GRACE_SECONDS, deadline)
         self._server.loop(lambda: time.monotonic() >= grace or self._signals > 1, 0.05)
         self._server.close_listener()
@@ -117,14 +115,10 @@ class Server:
         logger.info("Stopped after {:.1f} s.", time.monotonic() - started)
         logs.flush(0.5)
 
-    def stop(self) -> None:
-        """Begin to stop, as SIGTERM does; a second call skips waiting for requests. Callable from any thread."""
-        self._signals += 1
-        self._server.wake()
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # No logging here: the handler may interrupt a log call that holds its lock.
-        self.stop()
+        self._signals += 1
+        self._server.wake()
 
 
 def refusal_response(code: int, title: str, reason: str) -> tuple[list[tuple[str, str]], bytes]:
@@ -165,11 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vantage-serve: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        reason: Any = error.strerror or error
-        print(
-            f"vantage-serve: cannot start: {reason}. Check PORT, VANTAGE_HOST and the directories the app writes to.",
-            file=sys.stderr,
-        )
+        fix = "Check PORT, VANTAGE_HOST and the directories the app writes to."
+        print(f"vantage-serve: cannot start: {error.strerror or error}. {fix}", file=sys.stderr)
         return 2
     server.run()
     return 0

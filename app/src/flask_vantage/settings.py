@@ -8,21 +8,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-# The names of https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-SAMPLERS = (
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-)
-
-# https://opentelemetry.io/docs/specs/otel/protocol/exporter/ (http/json is not implemented in Python.)
-PROTOCOLS = ("http/protobuf", "grpc")
-
 # From the name of a variable and its text to the value; raises `SettingsError`.
 Parse = Callable[[str, str], Any]
 
@@ -109,7 +94,9 @@ class Settings:
 
     service_name: str | None = _setting(None, _text, "OTEL_SERVICE_NAME")
     telemetry: bool = _setting(True, _switch, "VANTAGE_TELEMETRY")
-    log_level: str = _setting("INFO", _choice(*LOG_LEVELS), "VANTAGE_LOG_LEVEL")
+    log_level: str = _setting(
+        "INFO", _choice("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "VANTAGE_LOG_LEVEL"
+    )
     export_spans: bool = True
     span_schedule_delay_ms: int = _setting(1000, _number(int, 1, 600_000), "OTEL_BSP_SCHEDULE_DELAY")
     span_queue_size: int = _setting(4096, _number(int, 1, 1_000_000), "OTEL_BSP_MAX_QUEUE_SIZE")
@@ -118,7 +105,10 @@ class Settings:
         5.0, _number(float, 0.001, 600), "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
     )
     export_protocol: str = _setting(
-        "http/protobuf", _choice(*PROTOCOLS), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
+        "http/protobuf",
+        _choice("http/protobuf", "grpc"),
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
     )
     export_endpoint: str = "http://localhost:4318/v1/traces"
     max_body_bytes: int = _setting(1024 * 1024, _number(int, 1, 1024 * 1024 * 1024), "VANTAGE_MAX_BODY_BYTES")
@@ -147,7 +137,8 @@ class Settings:
             f.name: read(f.default, f.metadata["parse"], *f.metadata["variables"]) for f in fields(cls) if f.metadata
         }
         # The SDK reads these itself, and ignores an invalid value.
-        sampler = read("", _choice(*SAMPLERS), "OTEL_TRACES_SAMPLER")
+        samplers = ("always_on", "always_off", "traceidratio")
+        sampler = read("", _choice(*samplers, *(f"parentbased_{name}" for name in samplers)), "OTEL_TRACES_SAMPLER")
         if sampler.endswith("traceidratio"):
             read(None, _number(float, 0, 1), "OTEL_TRACES_SAMPLER_ARG")
         read(None, _resource_attributes, "OTEL_RESOURCE_ATTRIBUTES")

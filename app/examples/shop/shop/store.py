@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS orders (
 ) STRICT;
 """
 
+_ORDER = "id, product_id, quantity, total_cents, created_at"
 _INITIAL_STOCK = 100_000
 _PRODUCTS = (
     ("Brass compass", "Points north, mostly.", 2450),
@@ -97,7 +98,7 @@ class Store:
 
     def order(self, order_id: str) -> dict[str, Any]:
         """Return one order; raises a 404 `Problem`."""
-        return _public_order(self._one("SELECT", "orders", "SELECT * FROM orders WHERE id = ?", order_id))
+        return self._one("SELECT", "orders", f"SELECT {_ORDER} FROM orders WHERE id = ?", order_id)
 
     def restock(self, product_id: int, quantity: int) -> dict[str, Any]:
         """Add `quantity` pieces to the stock and return the product; raises a 404 `Problem`."""
@@ -113,12 +114,12 @@ class Store:
         with self._query("INSERT", "orders") as execute, self.connection:
             # IMMEDIATE takes the write lock at once: two orders cannot both have read the last piece.
             execute("BEGIN IMMEDIATE")
-            earlier = execute("SELECT * FROM orders WHERE idempotency_key = ?", (key,)).fetchone()
+            earlier = execute(f"SELECT {_ORDER} FROM orders WHERE idempotency_key = ?", (key,)).fetchone()
             if earlier is not None:
                 if (earlier["product_id"], earlier["quantity"]) != (product_id, quantity):
                     errors = [{"field": "Idempotency-Key", "detail": "belongs to another order"}]
                     raise Problem(422, "The idempotency key was used for another order.", errors=errors)
-                return _public_order(earlier), False
+                return dict(earlier), False
             product = execute("SELECT price_cents, stock FROM products WHERE id = ?", (product_id,)).fetchone()
             if product is None:
                 # 422 and not 404: the resource that was addressed, /orders, does exist.
@@ -129,10 +130,10 @@ class Store:
             execute("UPDATE products SET stock = stock - ? WHERE id = ?", (quantity, product_id))
             created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
             row = execute(
-                "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
+                f"INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?) RETURNING {_ORDER}",
                 (uuid4().hex, product_id, quantity, quantity * product["price_cents"], created_at, key),
             ).fetchone()
-            return _public_order(row), True
+            return dict(row), True
 
     def _one(self, operation: str, table: str, sql: str, *parameters: object) -> dict[str, Any]:
         try:
@@ -163,9 +164,3 @@ class Store:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
-
-
-def _public_order(row: sqlite3.Row | dict[str, Any]) -> dict[str, Any]:
-    order = dict(row)
-    del order["idempotency_key"]
-    return order
