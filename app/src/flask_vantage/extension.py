@@ -6,16 +6,17 @@ from typing import Any
 
 from flask import Blueprint, Flask, got_request_exception, request
 from prometheus_client import REGISTRY, CollectorRegistry
+from werkzeug.exceptions import HTTPException
 
-from flask_vantage import _private, logs, problems, tracing
+from flask_vantage import _private, logs, tracing
 from flask_vantage.context import current_request
 from flask_vantage.health import Health, ReadinessCheck
 from flask_vantage.metrics import metrics_of
 from flask_vantage.middleware import TelemetryMiddleware
+from flask_vantage.problems import problem_response
 from flask_vantage.settings import Settings
 
 METRICS_PATH, ALIVE_PATH, READY_PATH = "/metrics", "/healthz", "/readyz"
-QUIET_PATHS = frozenset((METRICS_PATH, ALIVE_PATH, READY_PATH))
 
 
 class Vantage:
@@ -45,7 +46,8 @@ class Vantage:
         self.settings = settings
         if app.config["MAX_CONTENT_LENGTH"] is None:
             app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-        problems.register(app)
+        # The app's own handlers go first.
+        app.register_error_handler(HTTPException, problem_response)
         blueprint = Blueprint("vantage", __name__, template_folder="templates")
         blueprint.add_url_rule(ALIVE_PATH, "alive", self.health.alive)
         blueprint.add_url_rule(READY_PATH, "ready", self.health.ready)
@@ -71,9 +73,8 @@ class Vantage:
         provider = tracing.obtain_provider(settings, metrics, service)
         tracing.instrument_clients()
         blueprint.add_url_rule(METRICS_PATH, "metrics", metrics.response)
-        app.wsgi_app = TelemetryMiddleware(  # type: ignore[method-assign]
-            app.wsgi_app, metrics, provider.get_tracer("flask_vantage"), QUIET_PATHS
-        )
+        tracer, quiet_paths = provider.get_tracer("flask_vantage"), frozenset((METRICS_PATH, ALIVE_PATH, READY_PATH))
+        app.wsgi_app = TelemetryMiddleware(app.wsgi_app, metrics, tracer, quiet_paths)  # type: ignore[method-assign]
         # First, so that the route is known even when the app's own function ends the request.
         _private.insert_before_request(app, _record_route)
         got_request_exception.connect(_record_exception, app)

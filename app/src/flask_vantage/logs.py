@@ -21,7 +21,7 @@ from flask_vantage.context import current_request
 from flask_vantage.writer import LineWriter
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    from loguru import Message
 
 # journald cuts a line at 48 KiB, and half an object is not valid JSON. The limit leaves room for what wraps a line.
 MAX_LINE_BYTES = 40 * 1024
@@ -155,10 +155,9 @@ class InterceptHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - invalid arguments of a log call must not raise in the app
             message = f"{record.msg!r} {record.args!r}"
 
-        def set_origin(line: Record) -> None:
-            line["name"], line["function"], line["line"] = record.name, record.funcName, record.lineno
-
-        logger.patch(set_origin).opt(exception=record.exc_info).log(level, "{}", message)
+        origin: Any = {"name": record.name, "function": record.funcName, "line": record.lineno}
+        patched = logger.patch(lambda line: line.update(origin)).opt(exception=record.exc_info)
+        patched.log(level, "{}", message)
 
 
 _handler_id: int | None = None
@@ -191,12 +190,8 @@ def log_access(level: str, origin: str, message: str, fields: dict[str, Any]) ->
         if logger.level(level.upper()).no >= _level_number:
             _sink.put(datetime.now(UTC), level, origin, message, fields)
         return
-
-    def set_logger_name(record: Record) -> None:
-        record["name"] = origin
-
     # Without arguments, braces in the message are not placeholders.
-    logger.bind(**fields).patch(set_logger_name).log(level.upper(), message)
+    logger.bind(**fields).patch(lambda record: record.update({"name": origin})).log(level.upper(), message)
 
 
 def configure(service: str, level: str) -> None:

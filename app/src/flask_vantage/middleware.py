@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from loguru import logger
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 # The `logger` of access lines.
 ACCESS_LOGGER = "flask_vantage.access"
-
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
 class TelemetryMiddleware:
@@ -65,7 +62,7 @@ class TelemetryMiddleware:
             self._metrics.active(method_label(state.method)).inc()
         request_token = current_request.set(state)
 
-        def start(status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             state.status = int(status[:3])
             # With a known length the body exists already; without, it is still to be generated.
             state.complete = any(name.lower() == "content-length" for name, _ in headers)

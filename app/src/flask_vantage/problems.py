@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from flask import Flask, Response, json, render_template, request
+from flask import Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -41,11 +41,6 @@ class Problem(HTTPException):
 
     def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
         return [*super().get_headers(*args, **kwargs), *self._headers.items()]
-
-
-def register(app: Flask) -> None:
-    """Answer every HTTP error of `app` with a problem; the app's own handlers go first."""
-    app.register_error_handler(HTTPException, problem_response)
 
 
 def problem_response(error: HTTPException) -> WerkzeugResponse:

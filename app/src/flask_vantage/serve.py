@@ -26,8 +26,6 @@ from flask_vantage.settings import Settings, SettingsError
 GRACE_SECONDS = 0.5
 # The part of the stop timeout that is kept for exporting the last spans.
 FLUSH_SECONDS = 4.0
-_CHANNEL_TIMEOUT_SECONDS = 60
-_MAX_HEADER_BYTES = 64 * 1024
 
 
 class TargetError(ValueError):
@@ -48,9 +46,8 @@ def load_app(target: str) -> Flask:
         # An import that fails inside the application is another error, with a traceback to show.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise TargetError(
-            f"module not found: {error.name!r}. Install it, or add its directory to PYTHONPATH."
-        ) from None
+        fix = "Install it, or add its directory to PYTHONPATH."
+        raise TargetError(f"module not found: {error.name!r}. {fix}") from None
     found: object = getattr(module, attribute, None)
     if found is None:
         raise TargetError(f"attribute not found: {attribute!r} in module {module_name!r}. Name an app or a factory.")
@@ -81,8 +78,9 @@ class Server:
             connection_limit=settings.connection_limit,
             # Waitress refuses a body that reaches the limit; the setting is the largest body allowed.
             max_request_body_size=settings.max_body_bytes + 1,
-            max_request_header_size=_MAX_HEADER_BYTES,
-            channel_timeout=_CHANNEL_TIMEOUT_SECONDS,
+            max_request_header_size=64 * 1024,
+            # Seconds that a connection may be idle.
+            channel_timeout=60,
             ident=None,
             clear_untrusted_proxy_headers=True,
         )
@@ -92,7 +90,11 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self._settings.tune_gc:
-            _tune_gc()
+            # What is loaded at the start stays, so the collector need not scan it again. Requests leave few cycles
+            # behind, so it may also run less often than every 700 objects.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 50, 50)
         logger.info("Listening on http://{}:{}", *self._server.address)
         self._server.loop(lambda: self._signals > 0, 1.0)
         started = time.monotonic()
@@ -133,14 +135,6 @@ def refusal_response(code: int, title: str, reason: str) -> tuple[list[tuple[str
     }
     logger.bind(request_id=request_id, http_response_status_code=code).info("Request rejected: {} ({})", title, reason)
     return [("Content-Type", CONTENT_TYPE), ("X-Request-ID", request_id)], json.dumps(body).encode() + b"\n"
-
-
-def _tune_gc() -> None:
-    # What is loaded at the start stays, so the collector need not scan it again. Requests leave few cycles behind,
-    # so it may also run less often than every 700 objects.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 50)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request
 
 PRODUCTS = 12
 # As in most shops, few products get most of the interest: the weights of a Zipf distribution.
@@ -30,8 +29,10 @@ _INTEREST = [1 / rank for rank in range(1, PRODUCTS + 1)]
 _TIMEOUT_SECONDS = 10.0
 _PROGRESS_SECONDS = 10.0
 _RESTOCK_SECONDS = 20.0
-# The shop is on this machine or its network: no proxy.
-_open = build_opener(ProxyHandler({})).open
+# No handlers of proxies, redirects and errors: the shop is near, and each status is an answer.
+_opener = OpenerDirector()
+_opener.add_handler(HTTPHandler())
+_opener.add_handler(HTTPSHandler())
 
 
 class Step(NamedTuple):
@@ -84,11 +85,7 @@ def send(method: str, url: str, body: dict[str, object] | None = None, form: boo
         headers |= {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
     request = Request(url, None if data is None else data.encode(), headers, method=method)
     try:
-        try:
-            response = _open(request, timeout=_TIMEOUT_SECONDS)
-        except HTTPError as error:
-            response = error
-        with response:
+        with _opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
             return response.status, response.read()
     except (OSError, HTTPException) as error:
         return 0, str(error).encode()
