@@ -459,21 +459,15 @@ def is_up(service: dict[str, Any]) -> bool:
 UNIT_COMMANDS = {"pre-start": pre_start, "ready": ready, "stop": stop, "reload": reload}
 # The arguments of each command, with how many there are, and its help.
 COMMANDS: dict[str, tuple[dict[str, str | None], str]] = {
-    "pre-start": (
-        {"service": None},
-        "ExecStartPre: free the container's name, record the files that are about to be read",
-    ),
+    "pre-start": ({"service": None}, "ExecStartPre: free the container's name, record the files that are to be read"),
     "ready": ({"service": None}, "ExecStartPost: wait until the service answers, record that it is ready"),
     "stop": ({"service": None}, "ExecStop: stop the container"),
     "reload": ({"service": None}, "ExecReload: send SIGHUP, wait until the engine loaded the config"),
-    "apply": (
-        {"services": "+"},
-        "start, restart or reload the services that differ from their files, wait until ready",
-    ),
+    "apply": ({"services": "+"}, "start, restart or reload services that differ from their files, wait until ready"),
     "remove": ({"owner": None, "keep": "*"}, "remove an owner's services except those to keep; data stays"),
     "ensure-docker": (
         {"subnet": None, "gateway": None},
-        "restart journald and Docker if their settings are newer, create the network",
+        "let journald and Docker read their settings, make the network",
     ),
     "status": ({}, "one line per service; exit status 1 unless all are active and ready"),
     "list": ({}, "the same list without an exit status"),
@@ -482,23 +476,20 @@ COMMANDS: dict[str, tuple[dict[str, str | None], str]] = {
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="vantage_unit.py",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="vantage_unit.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(check=False, json=False, no_probe=False)
+    parser.set_defaults(check=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parsers = {"": parser}
-    for name, (arguments, text) in COMMANDS.items():
-        parsers[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parsers = {name: commands.add_parser(name, help=text) for name, (_, text) in COMMANDS.items()}
+    for name, (arguments, _) in COMMANDS.items():
         for argument, count in arguments.items():
             parsers[name].add_argument(argument, nargs=count, metavar=argument.upper())
-    switch: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
-    for one in parsers.values():
-        one.add_argument("--check", help="print what would change, change nothing", **switch)
-    parsers["list"].add_argument("--json", help="as JSON, for programs", **switch)
-    parsers["list"].add_argument("--no-probe", help="do not ask the readiness addresses", **switch)
+    for one in (parser, *parsers.values()):
+        one.add_argument(
+            "--check", action="store_true", default=argparse.SUPPRESS, help="print what would change, change nothing"
+        )
+    parsers["list"].add_argument("--json", action="store_true", help="as JSON, for programs")
+    parsers["list"].add_argument("--no-probe", action="store_true", help="do not ask the readiness addresses")
     return parser.parse_args(argv)
 
 
@@ -516,13 +507,16 @@ def execute(arguments: argparse.Namespace) -> bool:
         remove(arguments.owner, arguments.keep, check)
     elif command == "ensure-docker":
         ensure_docker(arguments.subnet, arguments.gateway, check)
+    elif command == "status":
+        services = [describe(unit) for unit in installed_units()]
+        print_table(services)
+        return all(map(is_up, services))
     else:
         services = [describe(unit, not arguments.no_probe) for unit in installed_units()]
         if arguments.json:
             print(json.dumps(services, indent=1))
         else:
             print_table(services)
-        return command == "list" or all(map(is_up, services))
     return True
 
 

@@ -1,43 +1,21 @@
 #!/usr/bin/python3
-"""Puts several files in place in one round trip: all of them, or none where a checker refuses one."""
+"""Puts several files in place in one round trip: all of them, or none where a checker refuses one.
+
+files: the files and directories, each with
+    path                a path that ends in / is a directory; the parents of files are made as 0755
+    mode, owner, group  numbers or names
+    secret              hides the content in all output
+    prune               of a directory: removes the files below that are not listed
+    content             of a file; or template with its vars, source, or sources, a pattern of the role's files for which
+                        path is the directory; a secret without any is generated on the host and kept
+    validate            of a file: command whose %s is the new file; check mode runs it too
+    backup              of a file: keeps the previous one
+    last                of a file: its check needs the others in place
+apply: command that makes the files effective and prints what it changes; in check mode it may be missing
+secrets, show_diff: set by the action plugin
+"""
 
 from __future__ import annotations
-
-DOCUMENTATION = """
-module: vantage_files
-short_description: Puts several files in place in one round trip, or none of them, and applies them
-description:
-  - A template task costs two round trips a file. This does the directories and files of a service in one.
-  - Every changed file is checked before the first is written, so a refused config leaves all others as they were.
-    Check mode runs the checks as well and writes nothing.
-author: [Vantage]
-options:
-  files:
-    description:
-      - Files and directories, with path, mode, owner and group (numbers or names), and secret, which hides the content in
-        all output. A path that ends in / is a directory; the parents of files are made as 0755.
-      - A directory has prune, which removes the files below that are not listed.
-      - A file has one of template with its vars, source (both of the role), content, and sources, a pattern of the role's
-        files for which path is the directory; validate, a command whose %s is the new file; backup, to keep the previous
-        file; and last, for a file whose check needs the others in place. A secret without content is generated on the host
-        and kept.
-    type: list
-    elements: dict
-    default: []
-  apply:
-    description: Command that makes the files effective and prints what it changes; not run in check mode if it is missing.
-    type: list
-    elements: str
-    default: []
-  secrets:
-    description: Set by the action plugin, the contents of secret files by their path.
-    type: dict
-    default: {}
-  show_diff:
-    description: Set by the action plugin.
-    type: bool
-    default: false
-"""
 
 import grp
 import hashlib

@@ -315,7 +315,9 @@ class Verification:
                     del missing[signal]
                     rows[signal] = (signal, took, found)
             is_required = bool(set(missing) & set(settings.signals))
-            if took > min(settings.seconds, settings.seconds if is_required else self.patience(missing, took)):
+            can_be_counted = settings.is_scraped or "trace" not in missing
+            patience = SCRAPE_SECONDS if can_be_counted else SPANS_SECONDS
+            if took > (settings.seconds if is_required else min(settings.seconds, patience)):
                 break
             time.sleep(0.3)
         for signal in settings.signals:
@@ -330,13 +332,6 @@ class Verification:
             rows["trace"] = ("trace", took, found)
         rows |= {signal: (signal, took, f"- ({error or MISSING[signal]})") for signal, error in missing.items()}
         return [rows[signal] for signal in SIGNALS]
-
-    def patience(self, missing: dict[str, str], took: float) -> float:
-        """Seconds to look for signals that the app need not give, of which `took` have passed."""
-        if self.settings.is_scraped or "trace" not in missing or took < SPANS_SECONDS:
-            return SCRAPE_SECONDS
-        # The spans of an app that begins its own traces may still be counted.
-        return SCRAPE_SECONDS if attempt(self.find_other_traces)[0] else SPANS_SECONDS
 
 
 def main(argument: str) -> int:
