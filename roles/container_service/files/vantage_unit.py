@@ -3,8 +3,8 @@
 
 With --check a command prints what it would change, and changes nothing.
 
-What a service needs is in the last section of its unit file, [X-Vantage], which systemd ignores. No other program
-parses units: they call `vantage_unit.py list --json`, or import this module.
+What a service needs is in the last section of its unit file, [X-Vantage], which systemd ignores. Other programs do not
+parse units: they call `vantage_unit.py list --json`, or import this module.
 """
 
 from __future__ import annotations
