@@ -153,13 +153,15 @@ def compose_files(service: Mapping[str, Any], config: str, secrets: str) -> list
     Without `secrets` none are written. On this machine the directory around them is its owner's alone. In a container each
     service sees its own, whose files its user, unknown here, must be able to read.
     """
-    found: list[dict[str, Any]] = []
-    for given in config_files(service, f"{config}/{service['home']}"):
-        if "sources" in given or (given["path"].endswith("/") and "prune" not in given):
-            # git keeps no empty directory, and nothing can be mounted into a missing one.
-            found.append({"path": f"{given['path'].rstrip('/')}/.gitkeep", "content": ""})
-        elif "prune" not in given:
-            found.append({key: given[key] for key in ("path", *TEXTS) if key in given})
+    given = config_files(service, f"{config}/{service['home']}")
+    # git keeps no empty directory, and nothing can be mounted into a missing one.
+    empty = [one["path"].rstrip("/") for one in given if "sources" in one or ("name" not in one and "prune" not in one)]
+    found: list[dict[str, Any]] = [{"path": f"{path}/.gitkeep", "content": ""} for path in empty]
+    found += [
+        {key: one[key] for key in ("path", *TEXTS) if key in one}
+        for one in given
+        if "name" in one and "sources" not in one
+    ]
     if found:
         found.append({"path": f"{config}/{service['home']}/", "prune": True})
     if secrets and service["secrets"] is not None:
