@@ -7,7 +7,7 @@
     reload SERVICE                ExecReload: send SIGHUP, wait until the engine loaded the config
     apply SERVICE…                start, restart or reload services that differ from their files, wait until ready
     remove OWNER [KEEP…]          remove an owner's services except those to keep; data stays
-    ensure-docker SUBNET GATEWAY  let journald and Docker read their settings, create the network
+    ensure-docker SUBNET GATEWAY  run Docker with the settings in its files, create the network
     status                        one line per service; exit status 1 unless all are active and ready
     list                          the same list without an exit status
 
@@ -382,23 +382,30 @@ def started_before(unit: str, file: Path) -> bool:
 
 
 def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
-    """Lets journald and Docker read their settings and creates the network `vantage`; prints each change."""
+    """Runs Docker, lets it and journald read their settings, creates the network `vantage`; prints each change."""
+
+    def change(text: str, *argv: str) -> None:
+        if not check:
+            run_or_fail(*argv)
+        print(text)
+
+    for unit in ("vantage.target", "docker"):
+        if run("systemctl", "is-enabled", unit).returncode:
+            change(f"{unit} enable", "systemctl", "enable", unit)
     for unit, file in (("systemd-journald", JOURNALD), ("docker", DAEMON)):
         if started_before(unit, file):
-            if not check:
-                run_or_fail("systemctl", "restart", unit)
-            print(unit, "restart")
-    # The client would start a stopped Docker through its socket.
-    if check and run("systemctl", "is-active", "docker").returncode:
-        return
+            change(f"{unit} restart", "systemctl", "restart", unit)
+    if run("systemctl", "is-active", "docker").returncode:
+        change("docker start", "systemctl", "start", "docker")
+        # The client would start a stopped Docker through its socket.
+        if check:
+            return
     form = "{{range .IPAM.Config}}{{.Subnet}} {{.Gateway}}{{end}}"
     current = run("docker", "network", "inspect", "--format", form, "vantage").stdout.strip()
     if not current:
         bridge = "com.docker.network.bridge.name=vantage0"
         options = (f"--subnet={subnet}", f"--gateway={gateway}", f"--opt={bridge}")
-        if not check:
-            run_or_fail("docker", "network", "create", *options, "vantage")
-        print("network create")
+        change("network create", "docker", "network", "create", *options, "vantage")
     elif current != f"{subnet} {gateway}":
         raise UnitError(
             f"the Docker network vantage has another subnet and gateway: {current} (settings: {subnet} {gateway}). Stop "
