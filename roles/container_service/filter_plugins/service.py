@@ -127,9 +127,9 @@ def service_files(service: Mapping[str, Any], checker: str, unit: Mapping[str, A
     uid, _, gid = service["user"].partition(":")
     found: list[dict[str, Any]] = []
     for given in config_files(service, f"{CONFIG}/{service['home']}"):
-        file = {key: given[key] for key in ("path", "prune", *TEXTS, "mode", "sources") if key in given}
+        file = {key: given[key] for key in ("path", "prune", *TEXTS, "sources") if key in given}
         if not file["path"].endswith("/"):
-            file["group"] = gid
+            file |= {"mode": "0640", "group": gid}
         if checker and "check" in given:
             file["validate"] = check_command(checker, service["image"], given["check"])
         found.append(file)
@@ -289,14 +289,12 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "user": service["user"],
         "read_only": True,
         "cap_drop": ["ALL"],
-        "cap_add": service["capabilities"],
         "security_opt": ["no-new-privileges"],
         "group_add": service["groups"],
         "mem_limit": service["memory"],
         "memswap_limit": service["memory"],
         "pids_limit": service["pids"],
         "tmpfs": service["tmpfs"],
-        "extra_hosts": service["hosts"],
         "ports": service["published"],
         "environment": {key: str(value) for key, value in service["environment"].items()},
         "volumes": mounts(service, places),
