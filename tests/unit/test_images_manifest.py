@@ -110,8 +110,8 @@ def test_the_app_image_carries_the_version_of_its_project(tmp_path: Path) -> Non
 
 def test_every_supported_system_has_a_machine_to_test_on(manifest: Manifest) -> None:
     """All but the RHEL-like one, whose packages nothing here can unpack."""
-    text = (ROOT / "roles/preflight/tasks/main.yml").read_text()
-    (listed,) = re.findall(r"__preflight_supported: \[(.*)\]", text)
+    text = (ROOT / "roles/preflight/vars/main.yml").read_text()
+    (listed,) = re.findall(r"__preflight_systems: \[(.*)\]", text)
     supported = {name.lower().replace(" ", "").replace(".", "") for name in listed.split(",")}
     made = {image.made_ref.rpartition(":")[2] for image in manifest.images if image.local and image.made_ref}
     assert made == supported
