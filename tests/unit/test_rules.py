@@ -141,16 +141,16 @@ def test_memory_limits_follow_the_inventory() -> None:
 
 
 def test_objectives_of_an_unknown_app_are_refused() -> None:
-    with pytest.raises(AnsibleError, match="which no scraped app of vantage_apps is called"):
+    with pytest.raises(AnsibleError, match=r"prometheus_slos.*storefrnt.*storefront"):
         render(prometheus_slos=[{"service": "storefrnt"}])
 
 
 def test_an_objective_without_a_budget_is_refused() -> None:
-    with pytest.raises(AnsibleError, match="must lie between 0 and 100"):
+    with pytest.raises(AnsibleError, match=r"availability_percent.*100"):
         render(prometheus_slo_availability_percent=100.0)
 
 
 def test_a_budget_longer_than_the_retention_is_refused() -> None:
-    with pytest.raises(AnsibleError, match="what is gone cannot be"):
+    with pytest.raises(AnsibleError, match=r"prometheus_slo_days.*30.*15d"):
         render(prometheus_slo_days=30)
     assert "[30d]" in render(prometheus_slo_days=30, prometheus_retention_time="90d")

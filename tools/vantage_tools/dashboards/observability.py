@@ -56,8 +56,8 @@ def _figures() -> Panels:
         (
             ("Failed reloads", "none", NONE),
             "Engines that refused their newest config and run the previous one.",
-            "count(prometheus_config_last_reload_successful == 0 or alertmanager_config_last_reload_successful == 0 "
-            "or increase(promtail_config_reload_fail_total[1h]) > 0) or vector(0)",
+            'count({__name__=~".+_config_last_reload_successful"} == 0 or '
+            'increase({__name__=~".+_config_reload_fail_total"}[1h]) > 0) or vector(0)',
         ),
         (
             ("Failing rules", "none", NONE),
@@ -189,7 +189,8 @@ def _engines() -> Panels:
         "Versions",
         "Versions as reported by each process.",
         Options(width=8, empty=empty, transformations=steps, sort="Service", descending=False),
-        'group by (service_name, version, instance) ({__name__=~"(loki|prometheus|promtail|alertmanager|node_exporter|'
-        'vantage|grafana)_build_info"} or label_replace(target_info{service_name="jaeger"}, "version", "$1", '
+        # By convention the name is <program>_build_info; OpenTelemetry's is target_info.
+        'group by (service_name, version, instance) ({__name__=~".+_build_info", __name__!~"(go|grafana_plugin)_'
+        'build_info"} or label_replace(target_info{service_name="jaeger"}, "version", "$1", '
         '"service.version", "v?(.+)"))',
     )
