@@ -28,7 +28,7 @@ down: ## Remove the VM and its data
 $(VM_TARGETS): $(VENV)
 	@vantage $@ --vm "$(VM)" $(S) $(ARGS)
 
-traffic: $(VENV) ## Send visitors to the demo shop: make traffic ARGS="--seconds 300 --errors 0.2"
+traffic: $(VENV) ## Send traffic to the demo shop: make traffic ARGS="--seconds 300 --errors 0.2"
 	@python app/examples/shop/shop/traffic.py --url http://127.0.0.1:8000 --warehouse http://127.0.0.1:8001 $(ARGS)
 
 # --- Docker Compose, without a VM ---
@@ -47,12 +47,12 @@ lint: ## Check style and types
 unit: ## Run the unit tests
 render: ## Write every rendered file: READMEs' tables, dashboards, docker-compose.yml
 test-browser: ## Check the dashboards in a real browser; ARGS=bench measures their queries
-bench: ## Measure what the README promises; ARGS="--base DIR" compares with another checkout
+bench: ## Measure deployment time, memory and overhead; ARGS="--base DIR" compares with another checkout
 box: ## Build a Vagrant box from Debian's packages
 $(TARGETS): $(VENV)
 	@vantage $@ $(ARGS)
 
-images: $(VENV) ## Get every image: pulled, or made of published packages
+images: $(VENV) ## Pull every image, or build it from published packages
 	@vantage images get
 samples: $(VENV) ## Write log lines and traces of the VM to docs/samples
 	@vantage report --vm "$(VM)" -e report_dir=build/samples -e report_keep_data=true $(ARGS)

@@ -61,7 +61,7 @@ def test_config_is_accepted_though_no_secret_file_is_there(amtool: Path, tmp_pat
         (["alertname=TimeSkew", "severity=warning"], "team"),
     ],
 )
-def test_alerts_reach_who_they_are_for(amtool: Path, tmp_path: Path, labels: list[str], receiver: str) -> None:
+def test_alerts_reach_their_receivers(amtool: Path, tmp_path: Path, labels: list[str], receiver: str) -> None:
     path = written(tmp_path, **EVERYTHING)
     result = subprocess.run(
         [amtool, "config", "routes", "test", f"--config.file={path}", *labels],

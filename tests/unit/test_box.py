@@ -37,7 +37,7 @@ def test_a_disk_that_is_too_small_is_refused(cache: Path, monkeypatch: pytest.Mo
     assert not cache.exists()
 
 
-def test_another_platform_is_told_how_to_get_a_box(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_platform_gets_the_fix_for_a_missing_box(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(box.platform, "machine", lambda: "arm64")
     with pytest.raises(UserError, match="arm64") as error:
         box.box()

@@ -108,7 +108,7 @@ def test_service_is_hardened_and_seen_by_this_machine_alone(name: str) -> None:
     assert "docker.sock" not in str(service.get("volumes", ""))
 
 
-def test_no_password_is_written_down() -> None:
+def test_compose_file_has_no_password() -> None:
     environment = DOCUMENT["services"]["grafana"]["environment"]
     assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/admin_password"
     assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
@@ -196,7 +196,7 @@ def test_an_app_without_a_dockerfile_is_refused(tmp_path: Path) -> None:
         compose_service("loki", changes={"build": str(tmp_path)})
 
 
-def test_a_setting_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
+def test_invalid_setting_is_refused_by_name(tmp_path: Path) -> None:
     done = render(tmp_path, prometheus_retention_time="1d")
     assert done.returncode != 0
     assert "prometheus_slo_days" in done.stdout

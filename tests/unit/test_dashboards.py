@@ -166,7 +166,7 @@ def test_data_sources_lead_to_each_other_with_escaped_variables() -> None:
     assert jaeger["tracesToMetrics"]["datasourceUid"] == sources["prometheus"]["uid"]
 
 
-def test_an_exemplar_opens_its_trace_in_jaegers_own_words() -> None:
+def test_exemplar_links_to_jaeger_by_url() -> None:
     """By its source's uid, Grafana would ask Jaeger in Tempo's language and find nothing."""
     (prometheus,) = [
         s for s in Host("grafana").value(trust_as_template("{{ __grafana_datasources }}")) if s["type"] == "prometheus"

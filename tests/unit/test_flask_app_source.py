@@ -20,7 +20,7 @@ def write(folder: Path, *names: str) -> None:
         path.write_text(name)
 
 
-def test_history_environment_and_passwords_stay_behind(tmp_path: Path) -> None:
+def test_git_history_venv_and_env_files_are_not_packed(tmp_path: Path) -> None:
     write(tmp_path, "Dockerfile", "src/app.py", "dist/page.js", ".dockerignore")
     before = call("source_digest", tmp_path)
     write(tmp_path, "env/pyvenv.cfg", "env/lib/x.py", "src/node_modules/x.js", ".env.local")
@@ -39,6 +39,6 @@ def test_every_file_that_reaches_the_builder_changes_the_digest(tmp_path: Path) 
     assert call("source_digest", tmp_path) != after, "a script that may run now is another source"
 
 
-def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+def test_source_that_is_no_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"missing is not a directory"):
         call("source_digest", tmp_path / "missing")

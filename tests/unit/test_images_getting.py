@@ -157,7 +157,7 @@ def test_a_second_run_does_nothing(world: World) -> None:
     assert (world.output.getvalue(), world.made) == (said, ["loki"])
 
 
-def test_grafana_is_missing_in_one_line_where_it_cannot_be_had(world: World) -> None:
+def test_missing_grafana_is_reported_in_one_line(world: World) -> None:
     world.answer = False
     assert world.get("grafana") is None
     assert "VANTAGE_GRAFANA_ARCHIVE" in world.output.getvalue()
@@ -208,7 +208,7 @@ def test_what_an_old_engine_saves_gets_an_index(world: World) -> None:
     assert got.digest == index_of(world, "loki")
 
 
-def test_an_archive_of_something_else_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_of_another_image_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     given = world.path / "given.tar.gz"
     world.archive(given, "docker.io/grafana/loki:2.0")
     monkeypatch.setenv("VANTAGE_GRAFANA_ARCHIVE", str(given))

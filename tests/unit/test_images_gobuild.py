@@ -10,7 +10,7 @@ from vantage_tools.images import gobuild
 from vantage_tools.images.progress import Progress
 
 
-def test_too_little_room_is_said_before_anything_is_built(tmp_path: Path) -> None:
+def test_full_disk_is_reported_before_the_build(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"GiB free, .* GiB needed\n.*VANTAGE_CACHE"):
         gobuild.require_space(tmp_path, needed=1 << 60)
 

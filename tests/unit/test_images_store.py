@@ -133,7 +133,7 @@ def test_a_record_without_its_archive_counts_as_absent(store: Store) -> None:
     assert store.record("loki") is None
 
 
-def test_what_a_killed_run_left_is_removed(store: Store) -> None:
+def test_leftovers_of_a_killed_run_are_removed(store: Store) -> None:
     (store.folder / "loki.tar.gz.partial").write_bytes(b"half")
     (store.work / "programs-x.1.partial").mkdir()
     with store.lock():

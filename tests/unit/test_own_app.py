@@ -100,7 +100,7 @@ def test_a_folder_with_a_dockerfile_is_built_as_it_says(tmp_path: Path) -> None:
     assert apps.app_recipe({"source": str(tmp_path)}) == {"dockerfile": True, "from": ["vantage/shop:0.1.0", "x"]}
 
 
-def test_one_line_takes_the_place_of_the_demo_shop(tmp_path: Path) -> None:
+def test_one_variable_replaces_the_demo_shop(tmp_path: Path) -> None:
     folder = write(tmp_path / "My_Blog", app_py=FACTORY)
     host = Host("flask_app", flask_app_source=str(folder), flask_app_port="8123")
     (app,) = host.value(host.variables["vantage_apps"])

@@ -78,7 +78,7 @@ def test_variable_of_another_role_passes(name: str) -> None:
     assert variables.all_problems({name: "1"}, as_given) == []
 
 
-def test_known_variables_are_no_slips_of_each_other() -> None:
+def test_known_variables_are_not_taken_for_misspellings() -> None:
     assert "prometheus_port" in variables.known_options()
     assert variables.misspelt(variables.known_options(), variables.known_options()) == []
 
@@ -169,7 +169,7 @@ def test_pattern_accepts_the_default_and_refuses_a_wrong_value(entry: str, name:
 @pytest.mark.parametrize(
     "name", [name for name, option in variables.known_options().items() if option.spec["type"] == "int"]
 )
-def test_whole_number_is_not_negative(name: str) -> None:
+def test_negative_whole_number_is_refused(name: str) -> None:
     (problem,) = variables.value_problems(name, -1, variables.known_options()[name])
     assert "-1" in problem
 
@@ -521,8 +521,9 @@ def test_program_in_the_hosts_network_is_found_by_its_cgroup(monkeypatch: pytest
     assert (found["address"], found["port"], found["container"]) == ("*", 9100, "vantage-node-exporter")
 
 
-def test_apps_are_the_services_of_the_role_flask_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for service, owner in (("blog", "flask_app"), ("loki", "loki")):
-        (tmp_path / f"vantage-{service}.service").write_text(f"[Unit]\n[X-Vantage]\nOwner={owner}\nImage=x\n")
-    monkeypatch.setattr(gather_host_state, "UNITS", tmp_path)
-    assert gather_host_state.list_apps() == ["blog"]
+def test_apps_are_those_that_vantage_unit_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = json.dumps([{"service": "blog-2", "app": "blog"}, {"service": "loki", "app": None}])
+    monkeypatch.setattr(
+        gather_host_state, "run", lambda *argv: listed if argv[1:] == ("list", "--json", "--no-probe") else ""
+    )
+    assert gather_host_state.list_apps() == ["blog-2"]

@@ -46,7 +46,7 @@ def test_ctrl_c_lets_the_program_clean_up(tmp_path: Path) -> None:
     assert (tmp_path / "cleaned up").exists()
 
 
-def test_only_a_program_on_the_users_terminal_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_interactive_program_gets_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Docker refuses a terminal whose input is not one, and most commands are run for their output."""
     for stream in (sys.stdin, sys.stdout):
         monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)

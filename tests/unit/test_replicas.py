@@ -118,7 +118,7 @@ def test_the_memory_limit_is_that_of_each_replica() -> None:
         ({"replicas": 2, "volumes": ["/a:/b:z,ro", "/ro:/ro:rw,z"]}, ["/ro:/ro:rw,z"]),
     ],
 )
-def test_replicas_that_cannot_be_are_refused(keys: dict[str, Any], words: list[str]) -> None:
+def test_invalid_replicas_are_refused(keys: dict[str, Any], words: list[str]) -> None:
     (problem,) = variables.app_problems([APP | keys])
     for word in ["blog", *words]:
         assert word in problem
@@ -133,11 +133,11 @@ def test_replicas_that_cannot_be_are_refused(keys: dict[str, Any], words: list[s
         {"replicas": 2, "volumes": ["/a:/b:ro", "/a:/b:ro,z", "/a:/b:z,ro"]},
     ],
 )
-def test_replicas_that_can_be_pass(keys: dict[str, Any]) -> None:
+def test_valid_replicas_pass(keys: dict[str, Any]) -> None:
     assert variables.app_problems([APP | keys]) == []
 
 
-def test_an_instance_folder_is_not_shared_unasked(tmp_path: Path) -> None:
+def test_replicas_share_the_instance_folder_only_with_shared_data(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
     (tmp_path / "requirements.txt").write_text("flask\n")
     app = {"name": "blog", "source": str(tmp_path), "port": 8000, "replicas": 2}
@@ -221,7 +221,7 @@ def test_an_app_is_published_where_users_and_prometheus_reach_it() -> None:
     assert host.value(trust_as_template("{{ __container_service.ready_url }}")) == "http://192.0.2.1:8000/readyz"
 
 
-def test_what_a_host_builds_is_neither_pulled_nor_named_like_what_compose_builds(tmp_path: Path) -> None:
+def test_image_built_on_a_host_is_not_pulled_and_has_its_own_tag(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     app = {"name": "blog", "source": str(tmp_path), "port": 8000}
     template = trust_as_template("{{ [__container_service.image, __container_service.build] }}")

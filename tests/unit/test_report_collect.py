@@ -85,7 +85,7 @@ class Engines:
         return {"body": bodies[question.path]}
 
 
-def test_everything_is_asked_in_few_rounds() -> None:
+def test_queries_are_sent_in_few_batches() -> None:
     engines = Engines()
     logged: list[str] = []
     data = Collector(engines, 300, 21_600, logged.append).run({"host": "vm"})

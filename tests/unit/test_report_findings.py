@@ -27,7 +27,7 @@ def failing(data: dict[str, Any], share: float = 0.2) -> None:
     data["traces"]["failed@short"] = [shop_trace(error="InjectedFault") for _ in range(10)]
 
 
-def test_calm_system_gives_no_finding() -> None:
+def test_healthy_system_gives_no_finding() -> None:
     assert found(system()) == {}
 
 
@@ -128,7 +128,7 @@ def test_one_slow_route_among_many_requests_is_found() -> None:
     assert "GET /report" in finding.title
 
 
-def test_milliseconds_more_are_no_finding() -> None:
+def test_small_latency_increase_is_not_a_finding() -> None:
     data = system()
     requests(data, "warehouse", "short", {"200": 600}, 0.012)
     assert found(data) == {}
@@ -222,7 +222,7 @@ def test_a_replica_that_ends_is_one_finding_and_no_deployment(instances: tuple[s
     assert 'name="vantage-blog-2.service"' in finding.query
 
 
-def test_a_deployment_of_replicas_is_no_loop() -> None:
+def test_deployment_of_replicas_is_not_a_restart_loop() -> None:
     data = system()
     names = replicas(data, 1, 1, 1)
     started(data, dict.fromkeys(names, 1), {})

@@ -137,7 +137,7 @@ def test_both_time_ranges_are_compared() -> None:
     assert "errors 50 % (up from 0 %)" in warehouse
 
 
-def test_numbers_read_well() -> None:
+def test_numbers_are_formatted() -> None:
     lengths = [formats.seconds(v) for v in (0.0042, 0.042, 0.9996, 1.25, 31.0, None)]
     assert lengths == ["4.2 ms", "42 ms", "1.00 s", "1.25 s", "31 s", "–"]
     ratios = [formats.percent(v) for v in (0, 0.0004, 0.021, 0.0999, 0.213)]

@@ -87,7 +87,7 @@ def test_changed_settings_give_rules_that_are_accepted(run) -> None:
 
 @pytest.mark.parametrize("alert", [rule for rule in rules() if "alert" in rule], ids=lambda rule: rule["alert"])
 class TestEachAlert:
-    def test_it_fires_in_one_case_and_not_in_another(self, alert: dict[str, Any]) -> None:
+    def test_alert_has_a_case_that_fires_and_one_that_does_not(self, alert: dict[str, Any]) -> None:
         fires, silent = False, alert["alert"] == "Watchdog"  # silence is what it must not know
         for test in cases():
             for expected in test.get("alert_rule_test", []):
@@ -105,19 +105,19 @@ class TestEachAlert:
         assert fires, "no case in tests/rules in which it fires"
         assert silent, "no case in tests/rules in which it stays silent"
 
-    def test_it_says_how_bad_it_is_and_what_to_do(self, alert: dict[str, Any]) -> None:
+    def test_alert_has_severity_and_runbook(self, alert: dict[str, Any]) -> None:
         assert alert["labels"]["severity"] in {"critical", "warning", "none"}
         assert {"summary", "description", "runbook"} == set(alert["annotations"])
         assert "Do. " in alert["annotations"]["runbook"] or "do. " in alert["annotations"]["runbook"]
 
-    def test_it_links_to_its_section_where_people_have_the_page(self, alert: dict[str, Any]) -> None:
+    def test_alert_links_to_its_runbook_if_a_url_is_set(self, alert: dict[str, Any]) -> None:
         address = "https://wiki.example.org/runbooks"
         (linked,) = [r for r in rules(prometheus_runbook_url=address) if r.get("alert") == alert["alert"]]
         assert linked["annotations"]["runbook_url"] == f"{address}#{alert['alert'].lower()}"
         assert linked["annotations"]["runbook"] == alert["annotations"]["runbook"]
 
 
-def test_a_runbook_that_sends_to_another_has_its_words_too() -> None:
+def test_runbook_includes_the_runbook_it_refers_to() -> None:
     told = {rule["alert"]: rule["annotations"]["runbook"] for rule in rules() if "alert" in rule}
     assert "Roll back the last deployment" in told["SloAvailabilityFastBurn"]
     assert told["ErrorSpike"].endswith(f"SloAvailabilityFastBurn:\n\n{told['SloAvailabilityFastBurn']}")
@@ -126,7 +126,7 @@ def test_a_runbook_that_sends_to_another_has_its_words_too() -> None:
     assert not [text for text in told.values() if "**" in text]
 
 
-def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
+def test_every_runbook_has_an_alert() -> None:
     headings = set(re.findall(r"^## (\w+)$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE))
     assert headings == {rule["alert"] for rule in rules() if "alert" in rule}
 

@@ -52,7 +52,7 @@ def list_installed(folder: Path, version: int = 0) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith(kinds)]
 
 
-def test_own_and_foreign_objects_of_docker_are_told_apart(tmp_path: Path) -> None:
+def test_docker_objects_of_others_are_recognised(tmp_path: Path) -> None:
     assert list_installed(tmp_path) == [
         "engine running",
         "container vantage-loki",

@@ -100,7 +100,7 @@ def test_a_missing_box_is_named_before_anything_starts(tmp_path: Path) -> None:
 
 
 @needs_ruby
-def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
+def test_port_in_use_is_reported_before_the_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         text = configured(tmp_path, VANTAGE_BOX="mine", VANTAGE_PORTS=f"{port}:3000")

@@ -102,7 +102,7 @@ def test_a_canary_that_ends_is_refused_and_removed(
     assert remove == removed == ("docker", "rm", "--force", "--volumes", "vantage-hello-canary")
 
 
-def test_a_canary_that_listens_on_another_port_is_told_which(
+def test_canary_on_another_port_is_refused_with_that_port(
     host: FakeHost, candidate: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.write_unit("hello", text("hello:1"))

@@ -95,7 +95,7 @@ def test_an_accepted_file_is_written(place: Runner) -> None:
     assert (place.etc / "config.yml").read_text() == "sense-made\n"
 
 
-def test_the_checkers_words_are_in_the_message(place: Runner) -> None:
+def test_message_contains_the_output_of_the_checker(place: Runner) -> None:
     result = place(files=[place.file("config.yml", "x", validate="ls /no-such-place/%s")])
     assert "no-such-place" in result["msg"]
 
@@ -146,7 +146,7 @@ def test_the_digest_follows_the_content(place: Runner) -> None:
     assert place("--check", files=secret[:1])["digest"] == place("--check", files=secret[1:])["digest"]
 
 
-def test_changed_rights_alone_are_mended(place: Runner) -> None:
+def test_changed_mode_or_owner_is_corrected(place: Runner) -> None:
     file = place.file("app.yml", "x", mode="0600")
     place(files=[file])
     (place.etc / "app.yml").chmod(0o644)

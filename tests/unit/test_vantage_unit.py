@@ -142,7 +142,7 @@ def test_a_new_secret_of_an_app_restarts_its_replicas_too(host: FakeHost, pendin
     assert pending("hello-2") == "restart"
 
 
-def test_the_state_of_former_releases_is_read(host: FakeHost, pending) -> None:
+def test_state_of_earlier_releases_is_read(host: FakeHost, pending) -> None:
     start()
     path = host.root / "STATE/loki.json"
     state = json.loads(path.read_text())
@@ -418,11 +418,12 @@ def test_list_describes_each_unit(host: FakeHost, capsys: pytest.CaptureFixture[
     assert replica["readiness"] == {"url": None, "ready": None, "problem": ""}
 
 
-def test_list_asks_no_address_with_no_probe(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_without_probe_has_no_readiness_and_pending(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     write_loki(host, url=DEAD)
     assert main(["list", "--json", "--no-probe"]) == 0
     (loki,) = json.loads(capsys.readouterr().out)
     assert loki["readiness"] == {"url": DEAD, "ready": None, "problem": ""}
+    assert loki["pending"] is None
 
 
 def test_a_service_on_the_hosts_network_has_the_port_it_listens_on(host: FakeHost) -> None:

@@ -286,7 +286,7 @@ def test_missing_vm_is_named_with_its_kind(tmp_path: Path, monkeypatch: pytest.M
         ('[ "$1" != exec ]', "does not answer"),
     ],
 )
-def test_vm_without_vantage_is_told_from_a_stopped_one(
+def test_vm_without_vantage_differs_from_a_stopped_vm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker: str, problem: str
 ) -> None:
     """After uninstall.yml the VM stays; after a restart of this machine it is stopped."""

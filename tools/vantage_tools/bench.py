@@ -179,7 +179,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Rounds of the deployments.")] = 3,
     base: Annotated[Path | None, typer.Option(help="Another checkout, to compare with.", exists=True)] = None,
 ) -> None:
-    """Measure what the README promises."""
+    """Measure deployment time, memory and overhead."""
     engine.get_images()
     checkouts = {"this": ROOT} | ({"base": base.resolve()} if base else {})
     variables = {

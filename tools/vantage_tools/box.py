@@ -137,7 +137,7 @@ def box(
     """Build a Vagrant box from Debian's packages."""
     size, mirror = os.environ.get("VANTAGE_BOX_DISK_GB") or "20", os.environ.get("VANTAGE_DEBIAN_MIRROR", "")
     if not size.isdecimal() or int(size) < MIN_DISK_GB:
-        raise UserError(f"VANTAGE_BOX_DISK_GB={size} is not a whole number of GB, {MIN_DISK_GB} or more.")
+        raise UserError(f"invalid disk size: VANTAGE_BOX_DISK_GB={size} (a whole number of GB, {MIN_DISK_GB} or more).")
     name, boxes = f"debian-{suite.release}", cache_dir() / "boxes"
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise UserError(

@@ -71,7 +71,7 @@ def up() -> None:
     if has_grafana:
         print("  Grafana's user is admin, its password: make compose-password")
     print("  Logs: .venv/bin/vantage compose run logs storefront")
-    print("  Visitors: .venv/bin/vantage compose run --profile traffic up --detach")
+    print("  Traffic: .venv/bin/vantage compose run --profile traffic up --detach")
     print("  make compose-down keeps the data; .venv/bin/vantage compose run down --volumes deletes it.")
 
 
@@ -169,8 +169,8 @@ def get_images() -> None:
         if not subprocess.run(pull, check=False).returncode:
             return
         if platform.system() != "Linux":
-            raise UserError("cannot pull the images, and they can be made on Linux only.", "check the network.")
-        print("compose: no registry answers; making the images of published packages", file=sys.stderr)
+            raise UserError("cannot pull the images, and they can be built on Linux only.", "check the network.")
+        print("compose: no registry answers; building the images from published packages", file=sys.stderr)
     # Grafana cannot be made; the rest runs without it.
     run(*IMAGES, "load")
     _made_images().touch()

@@ -55,7 +55,7 @@ def alertmanager_receivers(receivers: Iterable[Mapping[str, Any]], smtp_host: st
     for receiver in receivers:
         name = str(receiver["name"])
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise AnsibleFilterError(f"invalid receiver name: {name!r} (letters, digits, - and _: it names files).")
+            raise AnsibleFilterError(f"invalid receiver name: {name!r} (letters, digits, - and _). Rename it.")
         if name in {other["name"] for other in found}:
             raise AnsibleFilterError(f"duplicate receiver name: {name} (nobody is reserved). Rename one.")
         if receiver.get("email_to") and not smtp_host:

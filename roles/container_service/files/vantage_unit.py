@@ -216,7 +216,7 @@ def wait_until_ready(service: str) -> str:
         if time.monotonic() > deadline:
             return f"{url} was not ready within {seconds:.0f} s: {last}"
         if run("systemctl", "show", unit_name(service), "--property=MainPID", "--value").stdout.strip() == "0":
-            return "its process has ended"
+            return "its process ended"
         time.sleep(0.2)
     return ""
 
@@ -298,7 +298,7 @@ def reload(service: str) -> None:
     deadline = time.monotonic() + RELOAD_SECONDS
     while before != float("inf") and reload_success_time(unit) <= before:
         if time.monotonic() > deadline:
-            raise UnitError(f"{service} refused the new config and keeps the old: journalctl -u {unit_name(service)}")
+            raise UnitError(f"{service} rejected the new config and keeps the old: journalctl -u {unit_name(service)}")
         time.sleep(0.2)
     if problem := wait_until_ready(service):
         raise UnitError(f"{service}: {problem}")
@@ -428,7 +428,7 @@ def describe(unit: Unit, with_probe: bool = True) -> dict[str, Any]:
     ports      list         {address: str, host: int, container: int}, what it listens on
     readiness  object       {url: str | null, ready: bool | null, problem: str}; ready is null when not probed
     state      object       {active: str, sub: str, restarts: int}, systemd's ActiveState, SubState and NRestarts
-    pending    str | null   what `apply` would do: start, restart, reload or wait
+    pending    str | null   what `apply` would do: start, restart, reload or wait; null when not probed
     """
     shown = systemd_properties(unit.service, "ActiveState", "SubState", "NRestarts")
     url = unit.ready_url or None
@@ -449,7 +449,7 @@ def describe(unit: Unit, with_probe: bool = True) -> dict[str, Any]:
             "sub": shown.get("SubState", "unknown"),
             "restarts": int(shown.get("NRestarts") or 0),
         },
-        "pending": drift(unit.service) or None,
+        "pending": (drift(unit.service) or None) if with_probe else None,
     }
 
 
@@ -480,9 +480,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     commands = (*UNIT_COMMANDS, "apply", "remove", "ensure-docker", *LIST_COMMANDS)
     parser.add_argument("command", choices=commands, metavar="COMMAND")
     parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--check", action="store_true", help="print what would change, change nothing")
+    parser.add_argument("--check", action="store_true", help="print what would change, but change nothing")
     parser.add_argument("--json", action="store_true", help="print the list as JSON, for programs")
-    parser.add_argument("--no-probe", action="store_true", help="list without asking the readiness addresses")
+    parser.add_argument("--no-probe", action="store_true", help="list without readiness and pending")
     arguments = parser.parse_intermixed_args(argv)
     if bool(arguments.names) is (arguments.command in LIST_COMMANDS):
         parser.error(f"wrong number of names for {arguments.command}: {len(arguments.names)}")

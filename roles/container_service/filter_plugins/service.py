@@ -38,7 +38,7 @@ def systemd_quote(value: Any) -> str:
     """
     text = str(value)
     if "\n" in text or "\0" in text:
-        raise ValueError(f"a unit file cannot hold a line break or NUL: {text!r}")
+        raise ValueError(f"invalid text for a unit file: {text!r} (no line break, no NUL)")
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     plain = text and all(c.isalnum() or c in "-_./:=,@+%$" for c in text)
     return text if plain else f'"{text}"'
@@ -259,8 +259,8 @@ def build_context(service: Mapping[str, Any], places: Mapping[str, str]) -> dict
     source = str(service["build"])
     if source and not Path(source, "Dockerfile").is_file():
         raise AnsibleFilterError(
-            f"app {service['name']}: no Dockerfile in its source {source}, which Docker Compose needs to build it. "
-            "Write one, or build the image yourself and set `image` alone. Nothing was written."
+            f"app {service['name']}: no Dockerfile in {source}; Docker Compose needs one. "
+            "Add one, or build the image yourself and set only `image`. Nothing was written."
         )
     return {"context": relative(source, places["root"])} if source else {}
 

@@ -26,7 +26,7 @@ def source_files(folder: str) -> list[str]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"source {folder} is not a directory. Set it to the app's folder on the controller.")
+        raise FileNotFoundError(f"source {folder} is not a directory. Set it to the app's directory on the controller.")
     # A virtual environment of any name.
     environments = {path.parent.relative_to(root) for path in root.rglob("pyvenv.cfg")}
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())

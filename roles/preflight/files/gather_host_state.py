@@ -22,7 +22,6 @@ import sys
 from pathlib import Path
 
 PROGRAMS = Path("/usr/local/lib/vantage")
-UNITS = Path("/etc/systemd/system")
 
 
 def run(*argv: str) -> str:
@@ -81,10 +80,10 @@ def list_listeners(docker_runs: bool) -> list[dict[str, object]]:
 
 
 def list_apps() -> list[str]:
-    """The services of the role flask_app, by their units; also on a host of an earlier release."""
-    # `vantage_unit.py list` would compare each unit with what runs, for a second of CPU.
-    units = [path for path in UNITS.glob("vantage-*.service") if "\nOwner=flask_app\n" in path.read_text("utf-8")]
-    return sorted(path.stem.removeprefix("vantage-") for path in units)
+    """The services of the role flask_app."""
+    program = PROGRAMS / "vantage_unit.py"
+    services = json.loads(run(str(program), "list", "--json", "--no-probe") or "[]")
+    return [service["service"] for service in services if service["app"]]
 
 
 def main() -> None:

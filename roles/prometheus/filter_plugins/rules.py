@@ -52,8 +52,8 @@ def slos(
     entries = {str(entry["service"]): entry for entry in own}
     if unknown := sorted(set(entries) - set(services)):
         raise AnsibleFilterError(
-            f"prometheus_slos: no scraped app of vantage_apps is named {', '.join(unknown)} "
-            f"({', '.join(services) or 'there is none'}). Correct the name, or remove the entry."
+            f"prometheus_slos: unknown service: {', '.join(unknown)} "
+            f"(scraped apps: {', '.join(services) or 'none'}). Correct the name, or remove the entry."
         )
     found = []
     for service in services:

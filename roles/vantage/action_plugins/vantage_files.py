@@ -57,6 +57,6 @@ class ActionModule(ActionBase):
         may_lack_text = file["path"].endswith("/") or (file.get("secret") and file.get("content", "") is None)
         if not isinstance(file.get("content"), str) and not may_lack_text:
             raise AnsibleActionFail(
-                f"vantage_files: {file['path']} has no text (template, source, or content). Set one of them."
+                f"vantage_files: {file['path']} has no content (template, source or content). Set one of them."
             )
         return file

@@ -121,7 +121,7 @@ def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
     """
     folder = Path(app["source"]).expanduser()
     if not folder.is_dir():
-        raise SourceError(f"source {folder} is not a directory. Set it to the app's folder on the controller.")
+        raise SourceError(f"source {folder} is not a directory. Set it to the app's directory on the controller.")
     if (folder / "Dockerfile").is_file():
         text = (folder / "Dockerfile").read_text(encoding="utf-8", errors="replace")
         return {

@@ -111,8 +111,8 @@ class FileSet:
         if status:
             output = (err.strip() + "\n" + out.strip()).strip()
             self.module.fail_json(
-                msg=f"{item['path']} was not changed: its checker refuses the new content:\n{output}\n"
-                "The running version is not affected. Correct the settings that the message names and run again.",
+                msg=f"{item['path']} was not changed: its checker rejects the new content:\n{output}\n"
+                "The running version is not affected. Correct the settings that it names and run site.yml again.",
                 command=command,
             )
 

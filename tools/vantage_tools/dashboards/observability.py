@@ -55,7 +55,7 @@ def _figures() -> Panels:
         ),
         (
             ("Failed reloads", "none", NONE),
-            "Engines that refused their newest config and run the previous one.",
+            "Engines that rejected their newest config and keep the previous one.",
             'count({__name__=~".+_config_last_reload_successful"} == 0 or '
             'increase({__name__=~".+_config_reload_fail_total"}[1h]) > 0) or vector(0)',
         ),

@@ -19,9 +19,9 @@ def build() -> Dashboard:
     return board.create(
         links.SLO,
         "Service level objectives",
-        "Objectives, remaining error budgets, burn rates, and what consumed the budget.",
+        "Objectives, remaining error budgets, burn rates, and what spent the budget.",
         [board.service_variable("service_name:slo_availability_objective:ratio")],
-        {"": _state(), "Burn rate": _burn(), "Budget consumption": _consumption()},
+        {"": _state(), "Burn rate": _burn(), "Spent budget": _consumption()},
         start="now-6h",
         refresh="1m",
     )
@@ -120,7 +120,7 @@ def _consumption() -> Panels:
     yield panels.listing(
         "Failed requests by route",
         "Estimated number of requests answered with a 5xx in the time range, by route, largest first: "
-        "they consumed the availability budget.",
+        "they spent the availability budget.",
         Options(
             width=12,
             height=8,
@@ -137,7 +137,7 @@ def _consumption() -> Panels:
     )
     yield graph(
         "Failed and slow requests",
-        "Requests per second that consume a budget: answered with a 5xx, or slower than the latency objective.",
+        "Requests per second that spend a budget: answered with a 5xx, or slower than the latency threshold.",
         Options(width=12, height=8, unit="reqps", minimum=0, stacked=True),
         {
             "{{service_name}} failed": f"service_name:http_server_errors:rate5m{{{SERVICE}}}",

@@ -23,7 +23,7 @@ from .store import Store
 # Caches of the build of one tool: measured, with a margin.
 _TOOL_BYTES = 3 * 1024**3
 
-app = typer.Typer(help="Get the images: pulled where a registry answers, else made.", no_args_is_help=True)
+app = typer.Typer(help="Pull the images, or build them if no registry answers.", no_args_is_help=True)
 
 # Exit statuses of `check`.
 TAG_NOT_FOUND = 1
@@ -104,7 +104,7 @@ def pin_module(name: Annotated[str, typer.Argument(metavar="NAME", help="As in i
 
 @app.command("tool")
 def make_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under tools: in images.yml.")]) -> None:
-    """Make a program for this machine and print its path."""
+    """Build a program for this machine and print its path."""
     manifest, store = _world()
     if name not in manifest.tools:
         raise UserError(f"unknown tool: {name!r} ({', '.join(manifest.tools)})")

@@ -19,13 +19,13 @@ def data_quality_warnings(dataset: Dataset) -> Iterator[str]:
     first = min(dataset.first_seen.values(), default=0.0)
     if first - dataset.begin("long") > max(limit.YOUNG_SECONDS, limit.YOUNG_RATIO * dataset.long):
         covered = format_duration(dataset.end - first)
-        yield f"Prometheus has data of the last {covered} only: what is called the {dataset.last['long']} is shorter."
+        yield f"Prometheus has data of the last {covered} only; the {dataset.last['long']} is incomplete."
     if dataset.engines["prometheus"]["ok"]:
         for name, service in dataset.services.items():
             few = [w for w in ("short", "long") if service.all[w].requests < limit.MIN_REQUESTS]
             if few:
                 requests, last = service.all[few[0]].requests, dataset.last[few[0]]
-                yield f"{name} had {plural(requests, 'request')} in the {last}: percentiles mean little."
+                yield f"{name} had {plural(requests, 'request')} in the {last}: percentiles are unreliable."
         if without_metrics := sorted(set(dataset.apps) - set(dataset.services)):
             names = ", ".join(without_metrics)
             yield f"Traces, but no request metrics: {names}. Rates and percentiles are missing."
@@ -33,4 +33,4 @@ def data_quality_warnings(dataset: Dataset) -> Iterator[str]:
         for window, when in (("short", dataset.last["short"]), ("base", "time before")):
             traces = len(dataset.sample(window))
             if traces < limit.MIN_TRACES:
-                yield f"{plural(traces, 'trace').capitalize()} in the {when}: shares of time mean little."
+                yield f"{plural(traces, 'trace').capitalize()} in the {when}: shares of time are unreliable."

@@ -3,7 +3,7 @@
 # -- Enough data
 
 MIN_REQUESTS = 20  # requests; below, a percentile is a guess
-MIN_TRACES = 20  # traces; below, shares of time mean little
+MIN_TRACES = 20  # traces; below, shares of time are unreliable
 MIN_SLOW_TRACES = 5  # traces; below, the growth of self time is a guess
 MIN_ROUTE_REQUESTS = 5  # requests; below, a route's latency is not listed
 

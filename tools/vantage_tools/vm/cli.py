@@ -17,7 +17,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 EVERYDAY, DEVELOPMENT, MACHINES = "Everyday", "Development", "Machines"
 
 app, machines = typer.Typer(), typer.Typer()
-VM = Annotated[Kind, typer.Option("--vm", help="auto: Vagrant if installed and it need not emulate, else a container")]
+VM = Annotated[Kind, typer.Option("--vm", help="auto: Vagrant if installed and not emulated, else a system container")]
 
 
 def installed(vm: Kind) -> tuple[Machine, list[dict[str, Any]]]:

@@ -225,14 +225,14 @@ def parser() -> argparse.ArgumentParser:
     add("--warehouse", type=_url, help="the warehouse; enables restocking and faults")
     add("--seconds", type=_number(float, 1, 86400), default=60.0, help="length of a round")
     add("--rounds", type=_number(int, 0, 10**6), default=1, help="number of rounds; 0 runs until stopped")
-    add("--users", type=_number(int, 1, 100), default=4, help="visitors at a time")
+    add("--users", type=_number(int, 1, 100), default=4, help="simulated users at a time")
     add("--pace", type=_number(float, 0.1, 20), default=1.0, help="speed; 2 halves the time between requests")
-    add("--seed", type=_number(int, 0, 2**31 - 1), default=1, help="the same seed gives the same visits")
+    add("--seed", type=_number(int, 0, 2**31 - 1), default=1, help="the same seed sends the same requests")
     add("--errors", type=_number(float, 0, 1), default=0.0, help="share of requests that fail by a fault")
     add("--latency", type=_number(int, 0, 10_000), default=0, help="latency in ms that a fault adds")
     add("--fault-begin", type=_number(float, 0, 86400), default=0.0, help="seconds before the faults begin")
     add("--fault-seconds", type=_number(float, 1, 86400), default=86400.0, help="duration of the faults")
-    add("--json", action="store_true", help="print one JSON object a line")
+    add("--json", action="store_true", help="print one JSON object per line")
     return made
 
 

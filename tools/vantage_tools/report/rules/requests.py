@@ -79,7 +79,7 @@ def refusals(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
             if cause
             else "Clients ask for what does not exist or is not valid; the service itself works.",
         )
-        title = f"{name} refuses {percent(now.ratio('4'))} of its requests"
+        title = f"{name} rejects {percent(now.ratio('4'))} of its requests (4xx)"
         yield Finding("refusals", "warning", name, title, text, _query_by_status(dataset, name, "4.."), of=cause)
 
 
