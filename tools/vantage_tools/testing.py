@@ -29,7 +29,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def test() -> None:
-    """Run every test: lint, unit tests, one host, a bare host and two hosts."""
+    """Run every test: lint, unit tests, and molecule's machines."""
     step("lint")
     host_tools.install("lint")
     lint.lint()
