@@ -58,7 +58,7 @@ def test_a_failed_system_fails_the_run_and_a_skipped_one_does_not(
 
 def test_only_the_named_systems_are_tested(calls: Path) -> None:
     machine_tests.test_systems(["debian13"], full=True)
-    assert calls.read_text() == "debian13 test\ndebian13 test --scenario-name bare_host\n"
+    assert calls.read_text() == "debian13 test\n"
 
 
 def test_an_unknown_system_is_refused(calls: Path) -> None:
