@@ -41,7 +41,7 @@ $(COMPOSE_TARGETS): $(VENV)
 	@vantage compose $(@:compose-%=%)
 
 # --- Development ---
-TARGETS := test lint unit render test-browser bench box test-vm test-cloud-init
+TARGETS := test lint unit render test-browser bench box
 test: ## Run everything: lint, unit tests, and the whole path in a system container
 lint: ## Check style and types
 unit: ## Run the unit tests
@@ -49,8 +49,6 @@ render: ## Write every rendered file: READMEs' tables, dashboards, docker-compos
 test-browser: ## Check the dashboards in a real browser; ARGS=bench measures their queries
 bench: ## Measure what the README promises; ARGS="--base DIR" compares with another checkout
 box: ## Build a Vagrant box from Debian's packages
-test-vm: ## Test a VM by Vagrant, emulated where KVM does not work
-test-cloud-init: ## Test a Debian disk that provisions itself by cloud-init
 $(TARGETS): $(VENV)
 	@vantage $@ $(ARGS)
 
@@ -59,8 +57,14 @@ images: $(VENV) ## Get every image: pulled, or made of published packages
 samples: $(VENV) ## Write log lines and traces of the VM to docs/samples
 	@vantage report --vm "$(VM)" -e report_dir=build/samples -e report_keep_data=true $(ARGS)
 	@vantage samples --data build/samples/data.json.gz
-test-systems: $(VENV) ## Test each supported system in a system container
-	@vantage test-systems $(SYSTEMS)
+
+# --- Tests on machines: KEEP=1 keeps the machine ---
+MACHINE_TESTS := test-vm test-cloud-init test-systems
+test-vm: ## Test a VM by Vagrant, emulated where KVM does not work: SUITE=bookworm
+test-cloud-init: ## Test a Debian disk that provisions itself by cloud-init
+test-systems: ## Test each supported system in a system container: SYSTEMS=debian13 FULL=1
+$(MACHINE_TESTS): $(VENV)
+	@pytest -sv -m long tests/machines/$(subst -,_,$@).py $(ARGS)
 
 # --- The environment ---
 $(VENV): $(LOCKED) tools/pyproject.toml
@@ -94,5 +98,5 @@ completion:
 collection:
 	$(error `make $@` is gone: set roles_path to the folder roles of a checkout (docs/adr/019-no-collection.md))
 
-.PHONY: help $(VM_TARGETS) traffic $(COMPOSE_TARGETS) $(TARGETS) images samples test-systems requirements clean \
+.PHONY: help $(VM_TARGETS) traffic $(COMPOSE_TARGETS) $(TARGETS) images samples $(MACHINE_TESTS) requirements clean \
   compose docs dashboards test-report completion collection

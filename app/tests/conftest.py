@@ -123,7 +123,7 @@ def serve_in_thread(app: Flask) -> tuple[str, Callable[[], None]]:
 def warehouse_app(tmp_path: Path) -> Iterator[Flask]:
     app = warehouse.create_app(str(tmp_path / "warehouse.db"))
     yield app
-    app.extensions["store"].close()
+    app.extensions["store"].connection.close()
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def storefront_app(warehouse_app: Flask) -> Iterator[Flask]:
     url, stop = serve_in_thread(warehouse_app)
     app = storefront.create_app(url)
     yield app
-    app.extensions["warehouse"].close()
+    app.extensions["warehouse"].pool.close()
     stop()
 
 

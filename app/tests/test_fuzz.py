@@ -59,7 +59,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     path: Path = tmp_path_factory.mktemp("fuzz") / "warehouse.db"
     app: Flask = warehouse.create_app(str(path))
     yield app.test_client()
-    app.extensions["store"].close()
+    app.extensions["store"].connection.close()
 
 
 @settings(

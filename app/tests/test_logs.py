@@ -193,11 +193,13 @@ def test_structure_that_contains_itself_is_written() -> None:
 
 @given(
     st.dictionaries(
-        st.text(),
+        st.text(max_size=20),
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+            max_leaves=8,
         ),
+        max_size=8,
     )
 )
 def test_any_fields_give_one_line_of_json(fields: dict[str, Any]) -> None:

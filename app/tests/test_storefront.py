@@ -146,7 +146,7 @@ def broken_warehouse() -> Iterator[Callable[[Respond], Flask]]:
     listener.close()
     thread.join()
     for app in apps:
-        app.extensions["warehouse"].close()
+        app.extensions["warehouse"].pool.close()
 
 
 def _answer(status: str, body: bytes) -> Respond:
@@ -228,6 +228,6 @@ def test_invalid_warehouse_url_names_the_variable(url: str) -> None:
 
 def test_warehouse_url_may_have_a_path(storefront_app: Flask) -> None:
     warehouse: Any = storefront_app.extensions["warehouse"]
-    prefixed = Warehouse(f"http://{warehouse._pool.host}:{warehouse._pool.port}/products/")
+    prefixed = Warehouse(f"http://{warehouse.pool.host}:{warehouse.pool.port}/products/")
     assert prefixed.get("/1")["id"] == 1
-    prefixed.close()
+    prefixed.pool.close()

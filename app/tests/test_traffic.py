@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -58,10 +59,8 @@ def test_same_seed_gives_the_same_visits() -> None:
 def test_visits_reach_every_public_route_and_send_invalid_input() -> None:
     rng = random.Random(1)
     steps = [step for _ in range(500) for step in traffic.visit(rng)]
-    assert {step.route for step in steps} == {
-        "/", "/products", "/products/<int:product_id>", "/buy", "/orders", "/orders/<order_id>",
-        "_unmatched",
-    }  # fmt: skip
+    paths = {re.sub(r"\d+|\?.*", "", step.path) for step in steps}
+    assert paths == {"/", "/products", "/products/", "/buy", "/orders", "/orders/{order}", "/offers/"}
     assert any(step.path == "/products/9999" for step in steps)
     assert any(step.body and step.body["quantity"] == 0 for step in steps)
     assert all(0.05 <= step.think <= 10 for step in steps)
@@ -73,7 +72,6 @@ def test_round_ends_in_time_with_a_summary(shop: str, capsys: pytest.CaptureFixt
     assert time.monotonic() - begin < 8
     output = capsys.readouterr().out
     assert "0 failed (0.0%)" in output
-    assert "GET /products/<int:product_id>" in output
     assert Shop.received
 
 
@@ -94,9 +92,9 @@ def test_faults_are_switched_on_and_off_again(shop: str) -> None:
 
 def test_stopped_round_leaves_no_fault_behind(shop: str) -> None:
     stop = threading.Event()
-    generator = traffic.LoadGenerator(shop, shop, 1, 1.0, stop, as_json=True)
+    options = ["--url", shop, "--warehouse", shop, "--users", "1", "--errors", "0.5"]
     threading.Timer(1, stop.set).start()
-    generator.run(1, 60, traffic.FaultWindow({"error_rate": 0.5}, 0, 60))
+    traffic.LoadGenerator(traffic.parser().parse_args(options), stop).run(seed=1)
     assert Shop.received[-1][:2] == ("DELETE", "/faults")
 
 
@@ -139,7 +137,9 @@ def test_failing_shop_gets_visitors(shop: str) -> None:
 
 @pytest.mark.parametrize("option", ["--url", "--warehouse"])
 def test_invalid_url_is_exit_status_2(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert traffic.main([option, "shop"]) == 2
+    with pytest.raises(SystemExit) as caught:
+        traffic.main([option, "shop"])
+    assert caught.value.code == 2
     assert "'shop'" in capsys.readouterr().err
 
 

@@ -19,27 +19,20 @@ PROJECT = Path(__file__).resolve().parents[2]
 SSH_ARGUMENTS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes -o LogLevel=ERROR"
 
 
-def parse_ssh_config(text: str) -> dict[str, str]:
-    """Return the options of the first host in an ssh_config, by lower-case name."""
+def connection_variables(ssh_config: str) -> dict[str, object]:
+    """Return Ansible's connection variables for the first host in an ssh_config."""
     options: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in ssh_config.splitlines():
         name, *values = shlex.split(line, comments=True) or [""]
         if values:
             options.setdefault(name.lower(), values[0])
-    return options
-
-
-def host_variables(options: dict[str, str]) -> dict[str, object]:
-    """Return Ansible's connection variables for the options of an ssh_config."""
-    variables: dict[str, object] = {
+    return {
         "ansible_host": options["hostname"],
-        "ansible_port": int(options.get("port", "22")),
+        "ansible_port": int(options["port"]),
         "ansible_user": options["user"],
+        "ansible_ssh_private_key_file": options["identityfile"],
         "ansible_ssh_common_args": SSH_ARGUMENTS,
     }
-    if "identityfile" in options:
-        variables["ansible_ssh_private_key_file"] = options["identityfile"]
-    return variables
 
 
 def query_vagrant() -> dict[str, object]:
@@ -55,14 +48,9 @@ def query_vagrant() -> dict[str, object]:
     if answer.returncode != 0:
         print(answer.stderr.strip(), file=sys.stderr)
         return {"ansible_host": "no-vm-is-running--run-vagrant-up.invalid"}
-    return host_variables(parse_ssh_config(answer.stdout))
-
-
-def main() -> None:
-    """Print the inventory as JSON, as Ansible expects it of a script called with --list."""
-    hostvars = {MACHINE: query_vagrant()}
-    print(json.dumps({"all": {"hosts": [MACHINE]}, "_meta": {"hostvars": hostvars}}, indent=2))
+    return connection_variables(answer.stdout)
 
 
 if __name__ == "__main__":
-    main()
+    # As Ansible expects it of a script called with --list.
+    print(json.dumps({"all": {"hosts": [MACHINE]}, "_meta": {"hostvars": {MACHINE: query_vagrant()}}}, indent=2))

@@ -42,7 +42,7 @@ def reboot(vm: Machine):
     """Restarts the machine and waits until systemd is up; a system container alone can do it from here."""
     kind, _, name = os.environ.get("VANTAGE_TEST_HOST", "docker://vantage-molecule").partition("://")
     if kind != "docker":
-        pytest.skip("`vantage test-vm` reboots the VM itself")
+        pytest.skip("`make test-vm` reboots the VM itself")
 
     def run() -> None:
         subprocess.run([sys.executable, "-m", "vantage_tools", "container", "restart", name], check=True)

@@ -34,7 +34,7 @@ def test_report_finds_errors_in_the_warehouse_and_needs_no_other_file(
     vm: Machine, playbook: Any, tmp_path: Path
 ) -> None:
     vm.wait_ready()
-    with vm.faults(error_rate=0.5, seed=3):
+    with vm.faults(error_rate=0.5):
         send_and_wait_until_counted(vm)
         # A counter that was there before the window needs a second scrape to be seen growing.
         send_and_wait_until_counted(vm)

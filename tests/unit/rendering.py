@@ -77,9 +77,14 @@ def service(role: str, **given: Any) -> dict[str, Any]:
 
 def unit(role: str, *, changes: dict[str, Any] | None = None, **given: Any) -> str:
     """The text of the role's unit; `changes` are keys of its service."""
-    host = Host(role, **given)
-    variables = host.variables | {"container_service": service(role, **given) | (changes or {})}
-    return Host("container_service", **variables).render(ROLES / "container_service/templates/unit.service.j2")
+    return unit_of(Host(role, **given).variables | {"container_service": service(role, **given) | (changes or {})})
+
+
+def unit_of(variables: dict[str, Any]) -> str:
+    """The text of the unit of the service in the variable `container_service`."""
+    host = Host("container_service", **variables)
+    complete = host.value(trust_as_template("{{ __container_service }}"))
+    return host.render(ROLES / "container_service/templates/unit.service.j2", service=complete)
 
 
 def compose_service(role: str, *, changes: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
@@ -94,10 +99,10 @@ def compose_service(role: str, *, changes: dict[str, Any] | None = None, **given
     )
 
 
-def files(role: str, **given: Any) -> dict[str, Any]:
-    """The directories and files that the role's service has on a host, as vantage_files takes them."""
+def files(role: str, **given: Any) -> list[dict[str, Any]]:
+    """The directories and files that the role's service has on a host, as vantage_files takes them, without its unit."""
     variables = Host(role, **given).variables | {"container_service": service(role, **given)}
-    return dict(Host("container_service", **variables).value(trust_as_template("{{ __container_service_files }}")))
+    return list(Host("container_service", **variables).value(trust_as_template("{{ __container_service_files }}")))[:-1]
 
 
 def roles() -> list[str]:

@@ -1,4 +1,4 @@
-"""`vantage box` and `vantage libvirt` refuse what they cannot do before they change anything."""
+"""`vantage box` and libvirt refuse what they cannot do before they change anything."""
 
 from __future__ import annotations
 
@@ -22,13 +22,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize(
-    "command", [["box", "sarge"], ["libvirt", "dance"], ["test-vm", "sarge"], ["test-cloud-init", "sarge"]]
-)
-def test_an_unknown_argument_is_a_usage_error(cache: Path, command: list[str]) -> None:
-    result = CliRunner().invoke(app, command)
+def test_an_unknown_release_is_a_usage_error(cache: Path) -> None:
+    result = CliRunner().invoke(app, ["box", "sarge"])
     assert result.exit_code == 2
-    assert command[-1] in result.output
+    assert "sarge" in result.output
     assert not cache.exists()
 
 

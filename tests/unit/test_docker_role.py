@@ -20,12 +20,10 @@ BARE = [
     ("debian", "__docker_apt", {"failed": True, "msg": "python3-apt must be installed to use check mode."}),
     ("debian", "__docker_apt", {"failed": True, "msg": "No package matching 'docker-ce' is available"}),
     ("redhat", "__docker_dnf", {"failed": True, "failures": ["No package docker-ce available."]}),
-    ("main", "__docker_enabled", {"failed": True, "msg": "Could not find the requested service vantage.target: host"}),
 ]
 REAL = [
     ("debian", "__docker_apt", {"failed": True, "msg": "Failed to lock apt for exclusive operation"}),
     ("redhat", "__docker_dnf", {"failed": True, "msg": "Failed to download metadata for repo 'docker'"}),
-    ("main", "__docker_enabled", {"failed": True, "msg": "Unable to start service docker"}),
 ]
 
 

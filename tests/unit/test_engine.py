@@ -49,15 +49,6 @@ def test_unreachable_docker_host_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         engine.ensure_engine()
 
 
-def test_dockerd_of_another_program_is_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pid_file = tmp_path / "docker.pid"
-    pid_file.write_text(str(os.getpid()))
-    monkeypatch.setattr(engine, "PID_FILE", pid_file)
-    monkeypatch.setattr(engine, "running_pid", lambda file, word: os.getpid())
-    with pytest.raises(UserError, match=f"pid {os.getpid()}"):
-        engine.stop()
-
-
 def test_pid_file_of_a_killed_dockerd_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = subprocess.Popen(["/bin/sleep", "60"])
     files = [tmp_path / "docker.pid", tmp_path / "containerd.pid"]

@@ -138,24 +138,6 @@ def test_missing_signal_that_was_declared_is_a_failure(answers: dict[str, Any], 
         verification(signals=["trace"]).run()
 
 
-@pytest.mark.parametrize(
-    ("is_scraped", "missing", "traces", "seconds"),
-    [
-        (True, {"trace", "metric"}, [], 20),
-        (False, {"metric"}, [], 20),
-        (False, {"trace", "metric"}, ["one of its own"], 20),
-        (False, {"trace", "metric"}, [], 8),
-    ],
-)
-def test_optional_signal_is_looked_for_no_longer_than_it_can_take(
-    answers: dict[str, Any], is_scraped: bool, missing: set[str], traces: list[str], seconds: int
-) -> None:
-    answers["traces"] = {"data": traces}
-    one = verification(is_scraped=is_scraped)
-    assert one.patience(dict.fromkeys(missing, ""), 8.1) == seconds
-    assert one.patience(dict.fromkeys(missing, ""), 7.9) == 20
-
-
 # Replicas --------------------------------------------------------------------------------------------------------------
 
 

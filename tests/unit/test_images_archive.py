@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from archives import write_tar
-from vantage_tools.images.archive import Ids, add_index, ids_in_archive, new_layer, write_image
+from vantage_tools.images.archive import Ids, new_layer, write_archive, write_image
 from vantage_tools.images.base import make_scratch
 
 REF = "docker.io/prom/prometheus:v3.13.5"
@@ -24,7 +24,7 @@ def make(folder: Path) -> tuple[Path, Ids]:
     program.write_bytes(b"\x7fELF" + bytes(5000))
     layer_path = folder / "layer.tar"
     with new_layer(layer_path) as layer:
-        layer.directory("/data", 0o775, (65534, 65534))
+        layer.directory("/data", 0o775, 65534, 65534)
         layer.file("/bin/x", program, 0o755)
         layer.data("/etc/x/x.yml", b"a: 1\n")
         layer.symlink("/bin/y", "x")
@@ -66,7 +66,6 @@ def test_the_oci_index_names_the_same_image(tmp_path: Path) -> None:
     assert index["manifests"][0]["annotations"]["io.containerd.image.name"] == REF
     manifest = files["blobs/sha256/" + ids.digest.removeprefix("sha256:")]
     assert json.loads(manifest)["config"]["digest"] == ids.id
-    assert ids_in_archive(archive) == ([REF], ids)
 
 
 def test_owners_modes_and_parents_are_as_asked(tmp_path: Path) -> None:
@@ -87,80 +86,25 @@ def test_no_half_written_archive_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def as_old_docker(archive: Path, target: Path) -> Path:
-    """Write the image of `archive` as `docker save` did before Docker 25, with its layer twice: as a file and as a link."""
-    files = members(archive)
-    entry = json.loads(files["manifest.json"])[0]
-    config = entry["Config"].rpartition("/")[2] + ".json"
-    manifest = [{"Config": config, "RepoTags": ["prom/prometheus:v3.13.5"], "Layers": ["b/layer.tar", "a/layer.tar"]}]
-    link = tarfile.TarInfo("b/layer.tar")
-    link.type, link.linkname = tarfile.SYMTYPE, "../a/layer.tar"
-    content = {
-        config: files[entry["Config"]],
-        "a/layer.tar": files[entry["Layers"][0]],
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    return write_tar(target, content, link)
-
-
-def test_an_archive_of_an_old_docker_is_read(tmp_path: Path) -> None:
-    archive, ids = make(tmp_path)
-    tags, found = ids_in_archive(as_old_docker(archive, tmp_path / "old.tar.gz"))
-    assert tags == ["prom/prometheus:v3.13.5"]
-    assert found == Ids(ids.id, ids.id)
-
-
-def test_an_archive_of_an_old_docker_gets_an_index_and_keeps_its_id(tmp_path: Path) -> None:
-    archive, ids = make(tmp_path)
-    layer = members(archive)[json.loads(members(archive)["manifest.json"])[0]["Layers"][0]]
-    old = as_old_docker(archive, tmp_path / "old.tar.gz")
-    given = add_index(old, REF, ids_in_archive(old)[1])
-    assert given.id == ids.id
-    assert ids_in_archive(old) == ([REF], given)
-    files = members(old)
-    index = json.loads(files["index.json"])["manifests"][0]
-    assert (index["digest"], index["annotations"]["io.containerd.image.name"]) == (given.digest, REF)
-    manifest = json.loads(files["blobs/sha256/" + given.digest.removeprefix("sha256:")])
-    assert manifest["config"]["digest"] == ids.id
-    named = [item["digest"].removeprefix("sha256:") for item in manifest["layers"]]
-    assert [files["blobs/sha256/" + name] for name in named] == [layer, layer]
-    assert json.loads(files["manifest.json"])[0]["Layers"] == ["blobs/sha256/" + name for name in named]
-    # Each blob once: the second of a name would only take room.
-    with tarfile.open(old) as tar:
-        assert len(tar.getnames()) == len(set(tar.getnames()))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tar.gz", "layer.tar", "old.tar.gz", "program"]
-
-
-def test_an_archive_with_an_index_is_left_alone(tmp_path: Path) -> None:
-    archive, ids = make(tmp_path)
-    before = archive.stat()
-    assert add_index(archive, REF, ids) == ids
-    assert archive.stat().st_mtime_ns == before.st_mtime_ns
-
-
 @pytest.mark.parametrize(
     ("layer", "kind"),
     [(gzip.compress(b"layer", mtime=0), "+gzip"), (b"\x28\xb5\x2f\xfd layer", "+zstd"), (b"\x28\xb5 layer", "")],
     ids=["gzip", "zstd", "plain"],
 )
 def test_packed_layers_stay_packed_and_are_called_so(tmp_path: Path, layer: bytes, kind: str) -> None:
-    manifest = json.dumps([{"Config": "c.json", "RepoTags": [REF], "Layers": ["l.tar.gz"]}]).encode()
-    path = write_tar(tmp_path / "other.tar", {"c.json": b"{}", "l.tar.gz": layer, "manifest.json": manifest})
-    ids = add_index(path, REF, ids_in_archive(path)[1])
-    files = members(path)
+    (tmp_path / "layer").write_bytes(layer)
+    ids = write_archive(tmp_path / "image.tar.gz", REF, [tmp_path / "layer"], b"{}")
+    files = members(tmp_path / "image.tar.gz")
     (item,) = json.loads(files["blobs/sha256/" + ids.digest.removeprefix("sha256:")])["layers"]
     assert item["mediaType"] == f"application/vnd.oci.image.layer.v1.tar{kind}"
     assert files["blobs/sha256/" + item["digest"].removeprefix("sha256:")] == layer
 
 
-def test_an_archive_without_its_layer_is_left_as_it_is(tmp_path: Path) -> None:
-    manifest = json.dumps([{"Config": "c.json", "RepoTags": [REF], "Layers": ["gone/layer.tar"]}]).encode()
-    path = write_tar(tmp_path / "old.tar", {"c.json": b"{}", "manifest.json": manifest})
-    before = path.read_bytes()
-    with pytest.raises(KeyError, match=r"gone/layer\.tar"):
-        add_index(path, REF, ids_in_archive(path)[1])
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_layer_that_is_there_twice_is_written_once(tmp_path: Path) -> None:
+    (tmp_path / "layer").write_bytes(b"layer")
+    write_archive(tmp_path / "image.tar.gz", REF, [tmp_path / "layer"] * 2, b"{}")
+    with tarfile.open(tmp_path / "image.tar.gz") as tar:
+        assert len(tar.getnames()) == len(set(tar.getnames()))
 
 
 def test_a_scratch_file_system_takes_its_certificates_from_debian(tmp_path: Path) -> None:

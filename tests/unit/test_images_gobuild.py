@@ -7,14 +7,7 @@ from pathlib import Path
 import pytest
 from vantage_tools.errors import UserError
 from vantage_tools.images import gobuild
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [("go version go1.26.8 linux/amd64", (1, 26, 8)), ("go1.27", (1, 27, 0)), ("", ()), ("gccgo", ())],
-)
-def test_the_version_of_go_is_read(text: str, version: tuple[int, ...]) -> None:
-    assert gobuild.parse_go_version(text) == version
+from vantage_tools.images.progress import Progress
 
 
 def test_too_little_room_is_said_before_anything_is_built(tmp_path: Path) -> None:
@@ -43,3 +36,34 @@ def test_an_unknown_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(gobuild.platform, "machine", lambda: "riscv64")
     with pytest.raises(UserError, match="riscv64"):
         gobuild.architecture()
+
+
+GO = """\
+#!/bin/sh
+echo "$*" >>calls
+case "$*" in
+  "mod init "*) echo "module x" >go.mod ;;
+  "mod download "*) echo '{"GoMod": "/cache/upstream.mod"}' ;;
+  "mod edit -json "*) cat <<'END'
+{"Replace": [{"Old": {"Path": "a"}, "New": {"Path": "b", "Version": "v1.2.0"}},
+             {"Old": {"Path": "here"}, "New": {"Path": "./here"}}],
+ "Exclude": [{"Path": "c", "Version": "v1.0.0"}]}
+END
+  ;;
+esac
+"""
+
+
+def test_the_pins_of_a_module_hold_its_version_programs_and_replacements(tmp_path: Path) -> None:
+    go = tmp_path / "cache/go/toolchain/bin/go"
+    go.parent.mkdir(parents=True)
+    go.write_text(GO)
+    go.chmod(0o755)
+    make = {"module": "m", "version": "v1.9.0", "tags": ["netgo"], "binaries": {"m/cmd": "/bin/m"}}
+    build = gobuild.GoBuild("engine", make, tmp_path, tmp_path / "cache", Progress(1))
+    build.pin()
+    *_, edit, last = (tmp_path / "engine/calls").read_text().splitlines()
+    # A replacement by a folder of upstream's checkout is of no use to another module.
+    assert edit == "mod edit -require=m@v1.9.0 -tool=m/cmd -replace=a=b@v1.2.0 -exclude=c@v1.0.0"
+    assert last == "list -mod=mod -deps -tags=netgo m/cmd"
+    assert (tmp_path / "engine/go.mod").read_text() == "module x\n"

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from vantage_tools import machine_tests
+from machines import SYSTEMS
 from vantage_tools.errors import UserError
 from vantage_tools.images.manifest import Manifest, Reference, load
 
@@ -22,6 +22,8 @@ def manifest() -> Manifest:
 def checkout(tmp_path: Path, images: str) -> Path:
     (tmp_path / "tools/images").mkdir(parents=True)
     (tmp_path / "tools/images/images.yml").write_text(textwrap.dedent(images))
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/pyproject.toml").write_text('[project]\nversion = "3.2.1"\n')
     return tmp_path
 
 
@@ -59,12 +61,13 @@ def test_a_made_tag_names_the_version_that_is_built(manifest: Manifest) -> None:
     for image in manifest.images:
         versions = [v for k, v in image.make.get("ldflags_x", {}).items() if k.lower().endswith("version")]
         for version in versions:
-            assert Reference.parse(image.made_ref or "").tag.lstrip("v") == version.lstrip("v")
+            assert Reference.parse(image.made_ref).tag.lstrip("v") == version.lstrip("v")
 
 
 def test_only_grafana_may_be_missing(manifest: Manifest) -> None:
-    assert [image.name for image in manifest.images if image.optional] == ["grafana"]
-    assert all(image.make for image in manifest.images if not image.optional)
+    assert [image.name for image in manifest.images if not image.make] == ["grafana"]
+    (grafana,) = manifest.select(["grafana"])
+    assert grafana.archive_variable == "VANTAGE_GRAFANA_ARCHIVE"
 
 
 def test_selecting_an_unknown_image_names_the_known_ones(manifest: Manifest) -> None:
@@ -81,12 +84,9 @@ def test_a_reference_must_be_written_in_full(text: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{name: x, variable: x_image, pul: docker.io/a/b:1}", "unknown setting pul"),
-        ("{name: x, variable: x_image}", "neither pull nor make"),
-        ("{name: x, pull: 'docker.io/a/b:1'}", "no variable"),
-        ("{name: x, variable: v, make: {kind: rust, ref: 'docker.io/a/b:1'}}", "kind 'rust'"),
-        ("{name: x, variable: v, make: {kind: go, base: no, ref: 'docker.io/a/b:1', tag: 1}}", "unknown setting tag"),
-        ("{name: x, variable: v, make: {kind: go, base: nix, ref: 'docker.io/a/b:1'}}", "base 'nix'"),
+        ("{name: x, pul: docker.io/a/b:1}", "unknown setting pul"),
+        ("{name: x, make: {kind: go, ref: 'docker.io/a/b:1', tag: 1}}", "unknown setting tag"),
+        ("{name: x, pull: 'a:1'}", "host/path:tag"),
     ],
 )
 def test_a_mistake_in_the_manifest_is_named(tmp_path: Path, entry: str, message: str) -> None:
@@ -95,29 +95,27 @@ def test_a_mistake_in_the_manifest_is_named(tmp_path: Path, entry: str, message:
         load(root)
 
 
-def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    entry = "{name: x, variable: v, pull: 'docker.io/a/b:1'}"
-    with pytest.raises(UserError, match="same name"):
-        load(checkout(tmp_path, f"images: [{entry}, {entry}]\nbases: {{}}\n"))
+def test_every_entry_can_be_got(manifest: Manifest) -> None:
+    assert len({image.name for image in manifest.images}) == len(manifest.images)
+    for image in manifest.images:
+        assert image.pull or image.made_ref
+        assert image.make.get("kind") in {"go", "debian", "app", None}
+        assert image.make.get("base") in {*manifest.bases, None}
 
 
 def test_the_app_image_carries_the_version_of_its_project(tmp_path: Path) -> None:
-    root = checkout(
-        tmp_path, "images: [{name: app, variable: v, ref: docker.io/a/shop, make: {kind: app}}]\nbases: {}\n"
-    )
-    (root / "app").mkdir()
-    (root / "app" / "pyproject.toml").write_text('[project]\nname = "shop"\nversion = "3.2.1"\n')
+    root = checkout(tmp_path, "images: [{name: app, ref: docker.io/a/shop, make: {kind: app}}]\nbases: {}\n")
     assert load(root).images[0].made_ref == "docker.io/a/shop:3.2.1"
 
 
 def test_every_supported_system_has_a_machine_to_test_on(manifest: Manifest) -> None:
     """All but the RHEL-like one, whose packages nothing here can unpack."""
-    text = (ROOT / "roles/preflight/tasks/main.yml").read_text()
-    (listed,) = re.findall(r"__preflight_supported: \[(.*)\]", text)
+    text = (ROOT / "roles/preflight/vars/main.yml").read_text()
+    (listed,) = re.findall(r"__preflight_systems: \[(.*)\]", text)
     supported = {name.lower().replace(" ", "").replace(".", "") for name in listed.split(",")}
     made = {image.made_ref.rpartition(":")[2] for image in manifest.images if image.local and image.made_ref}
     assert made == supported
-    assert set(machine_tests.SYSTEMS) == supported | {"rhel9"}
+    assert set(SYSTEMS) == supported | {"rhel9"}
 
 
 def test_another_distributions_base_has_its_key(manifest: Manifest) -> None:
@@ -137,7 +135,7 @@ def test_lists_in_a_list_of_packages_are_joined(tmp_path: Path) -> None:
         bases: {one: {suite: trixie, packages: [[a, b], c]}}
         """,
     )
-    assert load(root).bases["one"].packages == ("a", "b", "c")
+    assert load(root).bases["one"].packages == ["a", "b", "c"]
 
 
 def test_an_unknown_setting_of_a_base_is_refused(tmp_path: Path) -> None:

@@ -72,10 +72,3 @@ def test_a_provisioned_vm_is_not_provisioned_at_its_next_start(lima: dict[str, A
     (tmp_path / "opt/status").write_text("state: done\n")
     answer = run(provisioning(lima, tmp_path))
     assert (answer.returncode, answer.stdout) == (0, "")
-
-
-def test_a_missing_checkout_is_named(lima: dict[str, Any], tmp_path: Path) -> None:
-    answer = run(provisioning(lima, tmp_path))
-    assert answer.returncode == 1
-    assert lima["param"]["project"] in answer.stderr
-    assert "param.project" in answer.stderr

@@ -522,17 +522,7 @@ def test_program_in_the_hosts_network_is_found_by_its_cgroup(monkeypatch: pytest
 
 
 def test_apps_are_the_services_of_the_role_flask_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "vantage_unit.py").touch()
-    services = [{"service": "blog", "owner": "flask_app"}, {"service": "loki", "owner": "loki"}]
-    monkeypatch.setattr(gather_host_state, "PROGRAMS", tmp_path)
-    monkeypatch.setattr(gather_host_state, "run", lambda *_: json.dumps(services))
-    assert gather_host_state.list_apps(docker_runs=True) == ["blog"]
-    assert gather_host_state.list_apps(docker_runs=False) == []
-
-
-def test_apps_of_an_earlier_version_are_read_from_their_units(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for service, owner in (("blog", "flask_app"), ("loki", "loki")):
         (tmp_path / f"vantage-{service}.service").write_text(f"[Unit]\n[X-Vantage]\nOwner={owner}\nImage=x\n")
-    monkeypatch.setattr(gather_host_state, "PROGRAMS", tmp_path)
     monkeypatch.setattr(gather_host_state, "UNITS", tmp_path)
-    assert gather_host_state.list_apps(docker_runs=True) == ["blog"]
+    assert gather_host_state.list_apps() == ["blog"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.template import trust_as_template
-from rendering import ROLES, Host
+from rendering import ROLES, Host, unit_of
 from test_preflight import ports, variables
 
 APP = {"name": "blog", "image": "blog:1", "port": 8000}
@@ -39,8 +39,7 @@ def containers(app: dict[str, Any], runtime: str = "systemd") -> dict[str, Host]
 
 def units(app: dict[str, Any]) -> dict[str, str]:
     """The text of each unit that an app gets."""
-    template = ROLES / "container_service/templates/unit.service.j2"
-    return {name: host.render(template) for name, host in containers(app).items()}
+    return {name: unit_of(host.variables) for name, host in containers(app).items()}
 
 
 def targets(app: dict[str, Any], **given: Any) -> dict[str, dict[str, str]]:
@@ -199,12 +198,12 @@ def test_compose_has_a_service_for_each_replica() -> None:
 
 @pytest.mark.parametrize("runtime", ["systemd", "compose"])
 def test_replicas_have_the_secrets_of_their_app(runtime: str) -> None:
-    given = "'/config', '/secrets'" if runtime == "compose" else "''"
+    given = "'/config', '/secrets'" if runtime == "compose" else "'', {}"
     form = "{{ __container_service | " + f"{'compose' if runtime == 'compose' else 'service'}_files({given})" + " }}"
     folder = "/secrets" if runtime == "compose" else "/etc/vantage/secrets"
     for host in containers(SHARED, runtime).values():
-        files = host.value(trust_as_template(form))["files"]
-        assert [file["path"] for file in files if file.get("secret")] == [f"{folder}/blog/key"]
+        files = host.value(trust_as_template(form))
+        assert [file["path"] for file in files if file.get("secret") and "content" in file] == [f"{folder}/blog/key"]
 
 
 def test_an_app_is_published_where_users_and_prometheus_reach_it() -> None:
@@ -247,3 +246,6 @@ def test_a_service_brings_the_programs_that_its_unit_calls() -> None:
     assert last["path"].endswith("vantage-blog.service")
     host.variables["container_service"] = {"name": "blog", "state": "absent"}
     assert host.value(trust_as_template(files)) == [first]
+    for earlier in ("__docker_programs", "__container_service_applied"):
+        again = Host("container_service", **(host.variables | {earlier: {}}))
+        assert again.value(trust_as_template(files)) == []

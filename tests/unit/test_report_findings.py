@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from report_data import END, LONG, SHORT, STEP, requests, shop_trace, span, system, timeline, vector
-from vantage_tools.report import rules
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.findings import Finding, texts
+from vantage_tools.report.findings import Finding
+from vantage_tools.report.formats import clock
 from vantage_tools.report.quality import data_quality_warnings
 from vantage_tools.report.rules import detect
-from vantage_tools.report.tables import targets
 
 
 def found(data: dict[str, Any]) -> dict[tuple[str, str], Finding]:
@@ -69,8 +67,7 @@ def test_errors_as_before_are_no_change() -> None:
     for window in ("base", "long"):
         requests(data, "warehouse", window, {"200": 32_000, "500": 8000}, 0.004)
     finding = found(data)["errors", "warehouse"]
-    assert finding.figures["is_new"] is False
-    assert "before: 20 %" in finding.text
+    assert "before: 20 % (no change)" in finding.text
 
 
 def test_many_refused_requests_are_found_with_status_and_route() -> None:
@@ -95,9 +92,7 @@ def test_added_latency_is_blamed_on_the_service_that_takes_the_time() -> None:
     data["traces"]["short"] = [shop_trace(us=800_000) for _ in range(40)]
     findings = found(data)
     assert set(findings) == {("latency", "warehouse"), ("latency", "storefront")}
-    growth = findings["latency", "warehouse"].figures["growth"]
-    assert (growth["service"], growth["operation"]) == ("warehouse", "GET /products")
-    assert "in warehouse itself" in findings["latency", "warehouse"].text
+    assert "in warehouse itself: GET /products has" in findings["latency", "warehouse"].text
     assert findings["latency", "storefront"].of == "warehouse"
     assert findings["latency", "warehouse"].of == ""
     assert findings["latency", "warehouse"].severity == "critical"
@@ -114,14 +109,14 @@ def test_slowness_that_began_before_the_short_window_is_still_a_change() -> None
         else one
         for one in data["metrics"]["buckets@base"]["series"]
     ]
-    assert found(data)["latency", "warehouse"].figures["is_new"] is True
+    assert "slower than before" in found(data)["latency", "warehouse"].title
 
 
 def test_latency_beyond_the_threshold_all_the_time_is_found() -> None:
     data = system()
     for window in ("base", "short"):
         requests(data, "warehouse", window, {"200": 600}, 0.8)
-    assert found(data)["latency", "warehouse"].figures["is_new"] is False
+    assert "as before" in found(data)["latency", "warehouse"].title
 
 
 def test_one_slow_route_among_many_requests_is_found() -> None:
@@ -129,7 +124,7 @@ def test_one_slow_route_among_many_requests_is_found() -> None:
     for window, seconds in (("base", 0.004), ("short", 0.9)):
         requests(data, "warehouse", window, {"200": 40 if window == "short" else 2800}, seconds, route="/report")
     finding = found(data)["latency", "warehouse"]
-    assert finding.figures["route"] == ("GET", "/report")
+    assert 'http_request_method="GET", http_route="/report"' in finding.query
     assert "GET /report" in finding.title
 
 
@@ -184,8 +179,8 @@ def test_one_replica_that_is_down_leaves_the_service_up() -> None:
     assert finding.severity == "warning"
     assert "1 of 2 replicas of blog" in finding.title
     assert finding.since == END - 90
-    assert finding.figures["instances"] == ["blog-2:8000"]
-    assert finding.figures["units"] == ["vantage-blog-2.service"]
+    assert "scrape blog-2:8000." in finding.text
+    assert "systemctl status vantage-blog-2.service." in finding.text
 
 
 def test_replicas_that_are_all_down_are_one_finding() -> None:
@@ -197,17 +192,17 @@ def test_replicas_that_are_all_down_are_one_finding() -> None:
     assert set(findings) == {("down", "blog")}
     finding = findings["down", "blog"]
     assert finding.severity == "critical"
-    assert finding.figures["is_partial"] is False
+    assert "2 replicas" not in finding.title
     # Until the second went the service was there.
     assert finding.since == END - 90
-    assert finding.figures["units"] == ["vantage-blog.service", "vantage-blog-2.service"]
+    assert "systemctl status vantage-blog.service vantage-blog-2.service." in finding.text
 
 
 def test_the_unit_of_a_replica_on_another_host_is_a_pattern() -> None:
     data = system()
     replicas(data, 1, 0, instances=("10.0.0.8:8000", "10.0.0.8:8001"))
     finding = found(data)["down", "blog"]
-    assert finding.figures["instances"] == ["10.0.0.8:8001"]
+    assert "scrape 10.0.0.8:8001." in finding.text
     assert "systemctl status 'vantage-blog*'" in finding.text
 
 
@@ -221,9 +216,10 @@ def test_a_replica_that_ends_is_one_finding_and_no_deployment(instances: tuple[s
     finding = findings["restarts", "blog"]
     assert finding.severity == "warning"
     assert "1 of 2 replicas of blog" in finding.title
-    assert [finding.figures[name] for name in ("by_systemd", "replicas", "starts")] == [True, ["blog-2"], 1]
+    assert "blog-2 was restarted by systemd" in finding.text
+    assert finding.title.endswith("restarted once")
     assert "journalctl -u vantage-blog-2.service." in finding.text
-    assert 'name="vantage-blog-2.service"' in finding.proof[1]
+    assert 'name="vantage-blog-2.service"' in finding.query
 
 
 def test_a_deployment_of_replicas_is_no_loop() -> None:
@@ -234,8 +230,8 @@ def test_a_deployment_of_replicas_is_no_loop() -> None:
     assert set(findings) == {("restarts", "blog")}
     finding = findings["restarts", "blog"]
     assert finding.severity == "note"
-    assert [finding.figures[name] for name in ("by_systemd", "starts", "is_loop")] == [False, 1, False]
-    assert finding.figures["replicas"] == ["blog", "blog-2", "blog-3"]
+    assert finding.title == "blog: restarted once"
+    assert "blog, blog-2 and blog-3" in finding.text
     assert "deployment" in finding.text
 
 
@@ -245,7 +241,7 @@ def test_one_replica_in_a_loop_is_critical() -> None:
     started(data, {names[0]: 1, names[1]: 4}, {"blog-2": 4})
     finding = found(data)["restarts", "blog"]
     assert finding.severity == "critical"
-    assert finding.figures["is_loop"] is True
+    assert "loop" in finding.title
     assert "1 of 2 replicas of blog" in finding.title
 
 
@@ -255,8 +251,9 @@ def test_replicas_that_both_end_are_one_finding() -> None:
     started(data, dict.fromkeys(names, 2), {"blog": 2, "blog-2": 1})
     finding = found(data)["restarts", "blog"]
     assert finding.severity == "warning"
-    assert [finding.figures[name] for name in ("by_systemd", "replicas", "starts")] == [True, ["blog", "blog-2"], 2]
-    assert 'name=~"vantage-blog.service|vantage-blog-2.service"' in finding.proof[1]
+    assert finding.title == "blog: restarted twice"
+    assert "blog and blog-2 were restarted by systemd" in finding.text
+    assert 'name=~"vantage-blog.service|vantage-blog-2.service"' in finding.query
 
 
 def test_replicas_that_ended_earlier_are_one_note() -> None:
@@ -267,17 +264,8 @@ def test_replicas_that_ended_earlier_are_one_note() -> None:
     assert set(findings) == {("restarts", "blog")}
     finding = findings["restarts", "blog"]
     assert finding.until == END - SHORT
-    assert (finding.figures["starts"], finding.figures["replicas"]) == (2, ["blog", "blog-2"])
-
-
-def test_targets_are_listed_with_the_starts_of_each_replica() -> None:
-    data = system()
-    first, second = replicas(data, 1, 0)
-    started(data, {first: 1, second: 4}, {}, window="long")
-    rows = {row[0]: row for row in targets(Dataset(data)).rows}
-    assert set(rows) == {"storefront", "warehouse", "blog (blog:8000)", "blog (blog-2:8000)"}
-    assert [rows["blog (blog:8000)"][i] for i in (1, 4)] == ["up", "1"]
-    assert [rows["blog (blog-2:8000)"][i] for i in (1, 4)] == ["DOWN", "4"]
+    assert "blog: restarted twice" in finding.title
+    assert "systemd restarted blog and blog-2" in finding.text
 
 
 def test_an_app_whose_name_ends_in_a_number_is_no_replica() -> None:
@@ -298,7 +286,7 @@ def test_a_restart_loop_is_critical_and_a_deployment_a_note() -> None:
     vector(data, "auto_restarts@short", [({"name": "vantage-warehouse.service"}, 4)])
     findings = found(data)
     assert findings["restarts", "warehouse"].severity == "critical"
-    assert findings["restarts", "warehouse"].figures["is_loop"] is True
+    assert "loop" in findings["restarts", "warehouse"].title
     assert findings["restarts", "storefront"].severity == "note"
     assert "deployment" in findings["restarts", "storefront"].text
     assert ("restarts", "loki") not in findings
@@ -460,7 +448,8 @@ def test_a_firing_alert_that_no_rule_covers_is_a_finding() -> None:
     ]
     findings = found(data)
     assert set(findings) == {("alert", "host")}
-    assert findings["alert", "host"].figures["alert"] == "TimeSkew"
+    assert findings["alert", "host"].query == 'ALERTS{alertname="TimeSkew", alertstate="firing"}'
+    assert findings["alert", "host"].text == "TimeSkew!"
 
 
 def points(value: float, usual: float, begin: float, end: float) -> list[tuple[float, float]]:
@@ -529,18 +518,10 @@ def test_many_episodes_of_one_kind_are_one_finding(
     assert all(f.until is not None for f in findings)
     if expected == 1:
         (finding,) = findings
-        assert finding.figures["total"] == 85 * 60
+        assert "85 min in total" in finding.title
         assert "and 2 more" in finding.text
-        assert finding.text.count(finding.figures["longest"].text) == 1
+        # Of the eight, the longest is described: it has a point more.
+        begin, end = max(finding.periods, key=lambda period: period[1] - period[0])
+        assert f"The longest: From {clock(begin)} to {clock(end)}" in finding.text
         assert len(finding.periods) == 8
         assert (finding.since, finding.until) == (finding.periods[0][0], finding.periods[-1][1])
-
-
-def test_each_text_belongs_to_a_rule_and_has_all_its_parts() -> None:
-    sources = "".join(path.read_text() for path in Path(rules.__file__).parent.glob("*.py"))
-    others = {"quality", "summary", "difference", "trace"}
-    assert others < set(texts())
-    for name, parts in texts().items():
-        if name not in others:
-            assert {"title", "text", "query"} <= set(parts) <= {"title", "text", "query", "kind", "engine"}, name
-            assert f'"{name}"' in sources, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -24,7 +25,14 @@ def render(**given: Any) -> str:
     return Host("prometheus", **given).render(RULES)
 
 
-def rules(**given: Any) -> list[dict[str, Any]]:
+@functools.cache
+def cases() -> list[dict[str, Any]]:
+    """The tests of every file of tests/rules/."""
+    return [test for case in CASES for test in yaml.safe_load(case.read_text(encoding="utf-8"))["tests"]]
+
+
+@functools.cache
+def rules(**given: str) -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(render(**given))["groups"] for rule in group["rules"]]
 
 
@@ -81,22 +89,19 @@ def test_changed_settings_give_rules_that_are_accepted(run) -> None:
 class TestEachAlert:
     def test_it_fires_in_one_case_and_not_in_another(self, alert: dict[str, Any]) -> None:
         fires, silent = False, alert["alert"] == "Watchdog"  # silence is what it must not know
-        for case in CASES:
-            for test in yaml.safe_load(case.read_text(encoding="utf-8"))["tests"]:
-                for expected in test.get("alert_rule_test", []):
-                    if expected["alertname"] == alert["alert"]:
-                        fires |= bool(expected["exp_alerts"])
-                        silent |= not expected["exp_alerts"]
-                for expected in test.get("promql_expr_test", []):
-                    named = f'alertname="{alert["alert"]}"'
-                    samples = str(expected["exp_samples"])
-                    fires |= named in samples and 'alertstate="firing"' in samples
-                    asked = re.search(r'ALERTS(?!_)(?:\{.*?alertname=~?"(.*?)")?', expected["expr"])
-                    silent |= (
-                        bool(asked) and named not in samples and bool(re.fullmatch(asked[1] or ".*", alert["alert"]))
-                    )
-                    if expected["expr"].startswith("count by") and named in expected["expr"]:
-                        fires |= bool(expected["exp_samples"])
+        for test in cases():
+            for expected in test.get("alert_rule_test", []):
+                if expected["alertname"] == alert["alert"]:
+                    fires |= bool(expected["exp_alerts"])
+                    silent |= not expected["exp_alerts"]
+            for expected in test.get("promql_expr_test", []):
+                named = f'alertname="{alert["alert"]}"'
+                samples = str(expected["exp_samples"])
+                fires |= named in samples and 'alertstate="firing"' in samples
+                asked = re.search(r'ALERTS(?!_)(?:\{.*?alertname=~?"(.*?)")?', expected["expr"])
+                silent |= bool(asked) and named not in samples and bool(re.fullmatch(asked[1] or ".*", alert["alert"]))
+                if expected["expr"].startswith("count by") and named in expected["expr"]:
+                    fires |= bool(expected["exp_samples"])
         assert fires, "no case in tests/rules in which it fires"
         assert silent, "no case in tests/rules in which it stays silent"
 

@@ -51,7 +51,7 @@ def run_with_vagrant(folder: Path, script: str) -> subprocess.CompletedProcess[s
 
 
 def test_ssh_config_becomes_connection_variables(connection: ModuleType) -> None:
-    variables = connection.host_variables(connection.parse_ssh_config(SSH_CONFIG))
+    variables = connection.connection_variables(SSH_CONFIG)
     assert variables["ansible_host"] == "192.168.121.7"
     assert variables["ansible_port"] == 2222
     assert variables["ansible_user"] == "vagrant"

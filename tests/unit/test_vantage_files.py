@@ -25,7 +25,7 @@ class Runner:
         return {"path": f"{self.etc}/{name}", "content": content, "owner": os.getuid(), "group": os.getgid()} | more
 
     def directory(self, name: str, **more: Any) -> dict[str, Any]:
-        return {"path": f"{self.etc}/{name}".rstrip("/"), "owner": os.getuid(), "group": os.getgid()} | more
+        return {"path": f"{self.etc}/{name}/".replace("//", "/"), "owner": os.getuid(), "group": os.getgid()} | more
 
     def __call__(self, *options: str, **arguments: Any) -> dict[str, Any]:
         play = [
@@ -104,7 +104,7 @@ def test_prune_removes_files_of_earlier_versions(place: Runner) -> None:
     (place.etc / "old.json").write_text("{}")
     (place.etc / "folder").mkdir()
     (place.etc / "folder/old.json").write_text("{}")
-    result = place(files=[place.file("new.json", "{}")], directories=[place.directory("", prune=True)])
+    result = place(files=[place.file("new.json", "{}"), place.directory("", prune=True)])
     assert {f"{place.etc}/old.json", f"{place.etc}/folder/old.json"} <= set(result["paths"])
     assert sorted(path.name for path in place.etc.rglob("*")) == ["folder", "new.json"]
 
@@ -112,7 +112,7 @@ def test_prune_removes_files_of_earlier_versions(place: Runner) -> None:
 def test_a_removed_secret_is_not_shown(place: Runner) -> None:
     (place.etc / "tokens").mkdir()
     (place.etc / "tokens/old").write_text("s3cret")
-    result = place("--check", "--diff", directories=[place.directory("tokens", prune=True, secret=True)])
+    result = place("--check", "--diff", files=[place.directory("tokens", prune=True, secret=True)])
     assert result["changed"]
     assert "s3cret" not in json.dumps(result)
 
@@ -158,6 +158,26 @@ def test_unknown_keys_are_refused_by_name(place: Runner) -> None:
     result = place(files=[place.file("app.yml", "x", modus="0600")])
     assert result["failed"]
     assert "modus" in result["msg"]
-    result = place(directories=[place.directory("folder", modus="0700")])
+    result = place(files=[place.directory("folder", modus="0700")])
     assert result["failed"]
     assert "modus" in result["msg"]
+
+
+def test_files_are_applied_when_they_are_in_place(place: Runner) -> None:
+    command = ["/bin/cat", f"{place.etc}/app.yml"]
+    result = place(files=[place.file("app.yml", "new")], apply=command)
+    assert result["changed"]
+    assert result["applied"] == "new"
+    assert place(files=[place.file("app.yml", "new")], apply=command)["changed"]
+    assert not place(files=[place.file("app.yml", "new")], apply=["/bin/true"])["changed"]
+
+
+def test_the_words_of_a_command_that_fails_are_the_message(place: Runner) -> None:
+    result = place(files=[], apply=["/bin/sh", "-c", "echo it did not start >&2; exit 1"])
+    assert result["failed"]
+    assert result["msg"] == "it did not start"
+
+
+def test_check_mode_applies_only_what_is_installed(place: Runner) -> None:
+    assert not place("--check", files=[], apply=["/no-such-place/program"]).get("failed")
+    assert place(files=[], apply=["/no-such-place/program"])["failed"]

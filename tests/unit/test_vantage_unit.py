@@ -370,6 +370,14 @@ def test_docker_restarts_only_for_newer_settings(
     assert host.commands == ["systemctl restart docker"]
 
 
+def test_docker_is_enabled_and_started(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.answers["docker network inspect"] = " ".join(NETWORK) + "\n"
+    host.failing |= {"systemctl is-enabled", "systemctl is-active docker"}
+    assert main(["ensure-docker", *NETWORK]) == 0
+    assert capsys.readouterr().out == "vantage.target enable\ndocker enable\ndocker start\n"
+    assert host.commands == ["systemctl enable vantage.target", "systemctl enable docker", "systemctl start docker"]
+
+
 def test_check_mode_does_not_start_a_stopped_docker(host: FakeHost) -> None:
     host.failing.add("systemctl is-active docker")
     assert main(["--check", "ensure-docker", *NETWORK]) == 0

@@ -10,8 +10,6 @@ Settings, from the environment or as lines of /opt/vantage/settings:
                           default: images are pulled from their registries
   VANTAGE_INVENTORY       inventory of the project; default: inventory/local
   VANTAGE_EXTRA_VARS      values for ansible-playbook --extra-vars, separated by spaces; a file as @/path
-  VANTAGE_VERIFY          no: skip the last step
-  VANTAGE_PYTHON          Python 3.11 or newer that runs Ansible; default: the first one found
 Role variables: /opt/vantage/vars.yml. Status: /opt/vantage/status. Log: /var/log/vantage-provision.log.
 
 It runs with the system's Python (3.9 or newer) and the standard library, before anything is installed.
@@ -39,9 +37,8 @@ HOME = Path(os.environ.get("VANTAGE_HOME", "/opt/vantage"))
 LOG = Path(os.environ.get("VANTAGE_LOG", "/var/log/vantage-provision.log"))
 SETTINGS = HOME / "settings"
 PINS = "tools/requirements/ansible.txt"
-NAMES = [
-    "VANTAGE_" + name for name in ("PROJECT", "PROJECT_SHA256", "IMAGES", "INVENTORY", "EXTRA_VARS", "VERIFY", "PYTHON")
-]
+NAMES = ["VANTAGE_" + name for name in ("PROJECT", "PROJECT_SHA256", "IMAGES", "INVENTORY", "EXTRA_VARS")]
+PYTHONS = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"]
 STEPS = ["python", "project", "ansible", "images", "site.yml", "verify"]
 CA_BUNDLES = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
 APT = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=3"]
@@ -121,46 +118,36 @@ def read_settings() -> dict[str, str]:
 
 
 # --- Python ---------------------------------------------------------------------------------------------------
-def find_python(*candidates: str) -> str | None:
+def find_python() -> str | None:
     """Return the path of the first Python that Ansible runs on."""
     code = "import sys; sys.exit(sys.version_info < (3, 11))"
-    return next((shutil.which(python) for python in candidates if is_installed([python, "-c", code])), None)
+    return next((shutil.which(python) for python in PYTHONS if is_installed([python, "-c", code])), None)
 
 
 def install_packages(*packages: str) -> None:
-    """Install packages of the distribution; the package lists are updated only when that fails."""
-    fix = "make the distribution's package mirrors reachable from this machine"
-    problem = f"cannot install {' '.join(packages)}"
+    """Install packages of the distribution."""
+    install = ["dnf", "-y", "-q", "install", *packages]
     if shutil.which("apt-get"):
+        # One broken source of another program must not stop the installation.
+        run_logged([*APT, "update"])
         install = [*APT, "install", "-y", "--no-install-recommends", *packages]
-        if run_logged(install)[0]:
-            run_logged([*APT, "update"])
-            run(install, problem, fix)
-    elif shutil.which("dnf"):
-        run(["dnf", "-y", "-q", "install", *packages], problem, fix)
-    else:
-        systems = "Debian 12 or 13, Ubuntu 22.04 to 26.04, or RHEL 9 and clones"
-        raise ProvisionError(f"{problem}: neither apt-get nor dnf is installed", f"use a supported system: {systems}")
+    fix = "make the distribution's package mirrors reachable from this machine"
+    run(install, f"cannot install {' '.join(packages)}", fix)
 
 
-def get_python(wanted: str) -> str:
+def get_python() -> str:
     """Return a Python that can run Ansible; it and the programs that this file calls are installed if missing."""
-    names = [wanted] if wanted else ["python3", "python3.14", "python3.13", "python3.12", "python3.11"]
-    python = find_python(*names)
-    if wanted and not python:
-        version = subprocess.getoutput(f"{shlex.quote(wanted)} --version")
-        reason = f"VANTAGE_PYTHON={wanted} is not Python 3.11 or newer, which Ansible needs: {version}"
-        raise ProvisionError(reason, f"set another one in {SETTINGS}, or leave VANTAGE_PYTHON empty")
+    python = find_python()
     for name in [] if python else ["python3.12", "python3.11"]:
         try:
             install_packages(f"{name}-venv" if shutil.which("apt-get") else name)
             break
         except ProvisionError:
             continue
-    python = python or find_python(*names)
+    python = python or find_python()
     if not python:
         reason = f"no Python 3.11 or newer found, which Ansible needs; python3 is {sys.version.split()[0]}"
-        raise ProvisionError(reason, f"install one and set it in {SETTINGS}: VANTAGE_PYTHON=/path/to/python3.12")
+        raise ProvisionError(reason, "install python3.11 or a newer one")
     missing = [program for program in ("curl", "git", "tar", "sudo") if not shutil.which(program)]
     if not is_installed([python, "-c", "import ensurepip, venv"]):
         missing.append(f"{Path(python).resolve().name}-venv")
@@ -250,9 +237,6 @@ def get_ansible(python: str, pins: Path) -> None:
     options = "--quiet --disable-pip-version-check --no-cache-dir --no-compile --retries 5 --require-hashes -r"
     fix = "make the package index reachable (or a mirror in /etc/pip.conf), with 1 GB of disk and 512 MB of memory free"
     run([str(venv / "bin/pip"), "install", *options.split(), str(pins)], "pip cannot install Ansible", fix)
-    if not (venv / "bin/ansible-playbook").exists():
-        fix = f"set another Python in {SETTINGS}: VANTAGE_PYTHON=/path/to/python3.12"
-        raise ProvisionError(f"{pins} has no Ansible for {stamp.rsplit(' ', 1)[0]}", fix)
     (venv / "stamp").write_text(stamp)
 
 
@@ -260,28 +244,19 @@ def get_images(source: str) -> list[str]:
     """Return the --extra-vars values that make the roles use image archives, which are downloaded from a URL."""
     if not source:
         return []
-    fix = "run `make images` and use the directory that it prints"
-    remote = source.startswith(("http://", "https://"))
-    folder = HOME / "images" if remote else Path(source)
-    index = folder / "index.json"
-    if remote:
+    folder = Path(source)
+    if source.startswith(("http://", "https://")):
+        folder = HOME / "images"
         folder.mkdir(exist_ok=True)
+        fix = f"check VANTAGE_IMAGES in {SETTINGS}: serve the directory that `make images` prints"
+        index = folder / "index.json"
         for name in ("index.json", "vars.yml"):
-            check = f"check VANTAGE_IMAGES in {SETTINGS}: serve the directory that `make images` prints"
-            download(f"{source.rstrip('/')}/{name}", folder / name, check)
-    try:
-        archives = [folder / entry["file"] for entry in json.loads(index.read_text()).values()]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ProvisionError(f"cannot read {index}: {error}", fix) from None
-    if not (folder / "vars.yml").is_file():
-        raise ProvisionError(f"vars.yml is missing in {folder}", fix)
-    for archive in archives:
-        if remote and (not archive.is_file() or index.stat().st_mtime > archive.stat().st_mtime):
-            say(f"fetching {archive.name}")
-            download(f"{source.rstrip('/')}/{archive.name}", archive, "check that index.json and the archives match")
-            os.utime(archive)
-        elif not archive.is_file():
-            raise ProvisionError(f"image archive {archive} is missing, but index.json lists it", fix)
+            download(f"{source.rstrip('/')}/{name}", folder / name, fix)
+        for archive in [folder / entry["file"] for entry in json.loads(index.read_text()).values()]:
+            if not archive.is_file() or index.stat().st_mtime > archive.stat().st_mtime:
+                say(f"fetching {archive.name}")
+                download(f"{source.rstrip('/')}/{archive.name}", archive, fix)
+                os.utime(archive)
     # The archives are on this machine already, so nothing has to be copied.
     names = ("vantage_image_archive_dir", "vantage_image_archive_host_dir")
     return [f"@{folder}/vars.yml", *(f"{name}={folder}" for name in names)]
@@ -302,13 +277,12 @@ def run_playbook(playbook: str, inventory: str, extra_vars: list[str]) -> None:
     code, lines = run_logged(command, show_progress)
     if not code:
         return
-    first = next((n for n, line in enumerate(lines) if line.startswith(("[ERROR]: ", "fatal: "))), len(lines) - 20)
-    print("\n".join(lines[max(first, 0) :][:40]), flush=True)
-    output = "\n".join(lines)
-    error = re.search(r"^\[ERROR\]: (.*)", output, re.MULTILINE)
+    errors = [n for n, line in enumerate(lines) if line.startswith(("[ERROR]: ", "fatal: "))]
+    shown = lines[errors[0] if errors else -20 :][:40]
+    print("\n".join(shown), flush=True)
+    reason = shown[0].removeprefix("[ERROR]: ") if errors else f"ansible-playbook {playbook} failed"
     # The first line that the failed program printed.
-    printed = re.search(r"^ *stderr: (?:\|-\s+)?(.+)", output, re.MULTILINE)
-    reason = error[1] if error else f"ansible-playbook {playbook} failed"
+    printed = re.search(r"^ *stderr: (?:\|-\s+)?(.+)", "\n".join(lines), re.MULTILINE)
     if printed and printed[1] not in reason:
         reason += f": {printed[1]}"
     raise ProvisionError(reason, "correct what the message names; finished steps are not repeated")
@@ -318,7 +292,7 @@ def provision(begin: Callable[[str, str], None]) -> None:
     """Run all steps and announce each by `begin`; raises ProvisionError at the first one that fails."""
     settings = read_settings()
     begin("python", "find Python 3.11 or newer, install missing programs")
-    python = get_python(settings["PYTHON"])
+    python = get_python()
     begin("project", f"get {settings['PROJECT']}")
     project = get_project(settings["PROJECT"], settings["PROJECT_SHA256"])
     begin("ansible", f"install Ansible in {HOME}/venv (a minute or two the first time)")
@@ -332,9 +306,8 @@ def provision(begin: Callable[[str, str], None]) -> None:
     os.environ.update(ANSIBLE_CONFIG=str(project / "ansible.cfg"), ANSIBLE_FORCE_COLOR="0", PYTHONUNBUFFERED="1")
     begin("site.yml", "install all services (a few minutes)")
     run_playbook("site.yml", inventory, extra_vars)
-    if settings["VERIFY"] != "no":
-        begin("verify", "find one request as metric, log line and trace")
-        run_playbook("playbooks/verify.yml", inventory, extra_vars)
+    begin("verify", "find one request as metric, log line and trace")
+    run_playbook("playbooks/verify.yml", inventory, extra_vars)
 
 
 def interrupt(*_: object) -> NoReturn:

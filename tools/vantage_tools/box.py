@@ -40,7 +40,6 @@ CLOUD_PACKAGES = "cloud-init netplan.io cloud-guest-utils"
 # GRUB is in the gap before the file system.
 PARTITION_START = 1024 * 1024
 MIN_DISK_GB = 4
-MIN_FREE_BYTES = 3000 * 1024**2
 # GRUB must know every feature, and each version of mke2fs has other defaults.
 EXT4_FEATURES = (
     "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
@@ -156,9 +155,6 @@ def box(
             return result
         for folder in boxes.glob(".making-*"):
             remove(folder)  # of a build that was killed
-        if shutil.disk_usage(boxes).free < MIN_FREE_BYTES:
-            fix = "free some space, or set VANTAGE_CACHE to another disk"
-            raise UserError(f"{boxes} has less than {MIN_FREE_BYTES >> 20} MB free.", fix)
         key = boxes / "vagrant_key"
         if not (key.exists() and key.with_suffix(".pub").exists()):
             # Vagrant's well-known key would open the VM to everyone.

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from vantage_tools import bench, box, cloud_init, compose, fill_past, libvirt, lint, machine_tests, render, testing
+from vantage_tools import bench, box, cloud_init, compose, fill_past, lint, render, testing
 from vantage_tools.errors import UserError
 from vantage_tools.images.cli import app as images
 from vantage_tools.process import prepare_environment
@@ -32,9 +32,7 @@ for commands in (testing.app, lint.app, render.app, others):
     app.add_typer(commands)
 app.add_typer(compose.app, name="compose", rich_help_panel=MACHINES)
 app.add_typer(vm.machines)
-app.add_typer(libvirt.app, name="libvirt", rich_help_panel=MACHINES)
 app.add_typer(cloud_init.app, name="cloud-init", rich_help_panel=MACHINES)
-app.add_typer(machine_tests.app)
 
 
 def main() -> None:

@@ -28,9 +28,10 @@ EXAMPLE_VARIABLES = "---\n# Variables of the roles, for example:\n# vantage_demo
 app = typer.Typer(help="Write the cloud-init file of a VM that provisions itself.")
 Project = Annotated[str, typer.Option(help="URL of a .tar.gz, git URL, or path on the machine")]
 Images = Annotated[str, typer.Option(help="directory or URL of the image archives; default: images are pulled")]
-Variables = Annotated[Path | None, typer.Option("--vars", help="YAML file with variables of the roles")]
-SshKey = Annotated[Path | None, typer.Option(help="public key for the machine's default user")]
-CaCert = Annotated[Path | None, typer.Option(help="certificate of your network's own authority, in PEM format")]
+FILE = {"exists": True, "dir_okay": False}
+Variables = Annotated[Path | None, typer.Option("--vars", help="YAML file with variables of the roles", **FILE)]
+SshKey = Annotated[Path | None, typer.Option(help="public key for the machine's default user", **FILE)]
+CaCert = Annotated[Path | None, typer.Option(help="certificate of your network's own authority, PEM", **FILE)]
 
 
 def user_data(
@@ -41,9 +42,9 @@ def user_data(
     ca_cert: Path | None = None,
     mount: str = "",
 ) -> str:
-    """Return the cloud-init file; raises UserError if an option or the content of a file is invalid."""
+    """Return the cloud-init file; raises UserError if the content of a file is invalid."""
     given = {"variables": variables, "ssh_key": ssh_key, "ca_cert": ca_cert}
-    texts = {name: read(path) if path else "" for name, path in given.items()}
+    texts = {name: path.read_text(encoding="utf-8") if path else "" for name, path in given.items()}
     if variables and not isinstance(yaml.safe_load(texts["variables"]), dict):
         raise UserError(f"--vars {variables} is not a YAML mapping.", "write lines like name: value")
     if "PRIVATE KEY" in texts["ssh_key"]:
@@ -62,13 +63,6 @@ def user_data(
         label=LABEL,
         program=PROGRAM.read_text(encoding="utf-8"),
     )
-
-
-def read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}", "check the path") from None
 
 
 def rendered_files() -> dict[Path, str]:
@@ -97,16 +91,13 @@ def seed(
     ssh_key: SshKey = None,
     ca_cert: CaCert = None,
     carry_project: Annotated[bool, typer.Option("--carry-project", help="include the committed project")] = False,
-    carry_images: Annotated[Path | None, typer.Option(help="include the archives of `make images`")] = None,
+    carry_images: Annotated[
+        Path | None, typer.Option(help="include the archives of `make images`, from their directory", exists=True)
+    ] = None,
 ) -> None:
     """Write a disk for cloud-init, with everything on it."""
     if not project and not carry_project:
         raise UserError("the project's source is missing.", "add --carry-project, or --project URL")
-    is_iso = out.suffix == ".iso"
-    if is_iso and not out.parent.is_dir():
-        raise UserError(f"{out.parent} is not a directory.", "create it, or use another path")
-    if is_iso and not shutil.which("xorriso"):
-        raise UserError("xorriso is not installed.", "vantage host-tools seed, or use a directory instead of an .iso")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if carry_project:
@@ -120,17 +111,15 @@ def seed(
         (folder / "user-data").write_text(text, encoding="utf-8")
         # cloud-init runs again on a machine that sees a new id.
         (folder / "meta-data").write_text(f"instance-id: vantage-{uuid.uuid4()}\nlocal-hostname: vantage\n")
-        if is_iso:
+        if out.suffix == ".iso":
             run("xorriso", "-as", "mkisofs", "-quiet", "-f", "-J", "-r", "-V", LABEL, "-o", out.absolute(), folder)
         else:
             shutil.copytree(folder, out, dirs_exist_ok=True)
 
 
 def link_images(source: Path, target: Path) -> None:
-    """Link the archives that index.json lists into a new directory; raises UserError if one is missing."""
-    index = json.loads(read(source / "index.json"))
+    """Link the archives that index.json lists into a new directory."""
+    index = json.loads((source / "index.json").read_text(encoding="utf-8"))
     target.mkdir()
     for name in ["index.json", "vars.yml", *(entry["file"] for entry in index.values())]:
-        if not (source / name).is_file():
-            raise UserError(f"{source / name} is missing.", "run `make images` and use the directory that it prints")
-        (target / name).symlink_to((source / name).resolve())
+        (target / name).symlink_to((source / name).resolve(strict=True))

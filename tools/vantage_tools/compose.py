@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ PASSWORD = ROOT / "compose/secrets/grafana/admin_password"
 BUILD = Path("build/compose")
 # The service that prepares the volumes and ends.
 PREPARE = "prepare"
-PROJECT_LABEL = "com.docker.compose.project"
 READY_SECONDS = 120
 
 app = typer.Typer(help="Run docker-compose.yml on this machine, without a VM.", no_args_is_help=True)
@@ -50,8 +49,8 @@ def up() -> None:
     readable = [path for path in ("compose/config", BUILD, "roles/grafana/files/dashboards") if (ROOT / path).exists()]
     run("chmod", "-R", "a+rX", *readable)
     wanted = document()
-    # Checked before the start: Compose would leave some services behind.
-    if in_use := ports_in_use(wanted):
+    # Checked before the start: Compose would leave some services behind. What runs already has its own ports.
+    if not running_services() and (in_use := ports_in_use(wanted)):
         raise UserError(
             "\n".join([*in_use, "Nothing was started."]),
             "stop what uses the ports (a VM: make down), or set others in compose/local.yml, see docs/compose.md.",
@@ -79,9 +78,8 @@ def up() -> None:
 @app.command()
 def verify() -> None:
     """Send one request and find it as metric, log line and trace."""
-    services = list(document()["services"])
-    states = output(*compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.ExitCode}}"))
-    if stopped := not_running(services, states):
+    # Another stack may answer at their ports.
+    if stopped := sorted(set(document()["services"]) - set(running_services()) - {PREPARE}):
         raise UserError(
             f"services of docker-compose.yml are not running: {' '.join(stopped)}.",
             "make compose-up; .venv/bin/vantage compose run logs SERVICE prints a service's log.",
@@ -129,9 +127,6 @@ def rendered_files() -> dict[Path, str]:
         return {ROOT / path.relative_to(folder): path.read_text(encoding="utf-8") for path in written}
 
 
-# --- Which file, which program, which images ------------------------------------------------------------------------
-
-
 def compose(*arguments: str) -> list[str]:
     """Return the command line of Compose for this machine's file."""
     # With --file, Compose does not read the user's own override by itself.
@@ -170,11 +165,8 @@ def get_images() -> None:
     """Pull the images, or make them of published packages where no registry answers; render the file for them."""
     if not _made_images().exists():
         render()
-        if all(
-            succeeds("docker", "image", "inspect", image) for image in output(*compose("config", "--images")).split()
-        ):
-            return
-        if not subprocess.run(compose("pull", "--quiet", "--ignore-buildable"), check=False).returncode:
+        pull = compose("pull", "--quiet", "--ignore-buildable", "--policy=missing")
+        if not subprocess.run(pull, check=False).returncode:
             return
         if platform.system() != "Linux":
             raise UserError("cannot pull the images, and they can be made on Linux only.", "check the network.")
@@ -189,30 +181,21 @@ def _made_images() -> Path:
     return cache_dir() / "compose-images-made"
 
 
-# --- What Compose says --------------------------------------------------------------------------------------------
-
-
-def not_running(services: Sequence[str], states: str) -> list[str]:
-    """Return the services that do not run, by lines of `SERVICE STATE EXIT_CODE`."""
-    healthy = {tuple(line.split()[:2]) for line in states.splitlines()} - {(PREPARE, "exited")}
-    if f"{PREPARE} exited 0" in states.splitlines():
-        healthy.add((PREPARE, "running"))
-    return [name for name in services if (name, "running") not in healthy]
+def running_services() -> list[str]:
+    return output(*compose("ps", "--services", "--status=running")).split()
 
 
 def ports_in_use(wanted: Document) -> list[str]:
     """Return a message for each port that another program uses; Docker finds a free port of a range itself."""
-    ports = [
-        (name, entry.get("host_ip", "0.0.0.0"), int(entry["published"]))
-        for name, service in wanted["services"].items()
-        for entry in service.get("ports", [])
-        if str(entry.get("published", "")).isdigit()
-    ]
-    return [
-        f"{address}:{port} ({name}) is already in use by {user}."
-        for name, address, port in ports
-        if not _is_free(address, port) and (user := _user_of_port(port, wanted["name"]))
-    ]
+    problems = []
+    for name, service in wanted["services"].items():
+        for entry in service.get("ports", []):
+            address, port = entry.get("host_ip", "0.0.0.0"), str(entry.get("published", ""))
+            if port.isdigit() and not _is_free(address, int(port)):
+                containers = output("docker", "ps", f"--filter=publish={port}", "--format={{.Names}}").split()
+                user = f"container {containers[0]}" if containers else "a program outside Docker"
+                problems.append(f"{address}:{port} ({name}) is already in use by {user}.")
+    return problems
 
 
 def _is_free(address: str, port: int) -> bool:
@@ -221,17 +204,6 @@ def _is_free(address: str, port: int) -> bool:
     except OSError as error:
         return error.errno != errno.EADDRINUSE
     return True
-
-
-def _user_of_port(port: int, project: str) -> str:
-    """Return the container or program that uses the port; empty for a container of this project."""
-    shown = output(
-        "docker", "ps", f"--filter=publish={port}", f'--format={{{{.Names}}}}|{{{{.Label "{PROJECT_LABEL}"}}}}'
-    )
-    containers = [line.split("|") for line in shown.splitlines() if line]
-    if any(owner == project for _, owner in containers):
-        return ""
-    return f"container {containers[0][0]}" if containers else "a program outside Docker"
 
 
 def ready_urls(wanted: Document) -> dict[str, str]:

@@ -19,8 +19,12 @@ from vantage_tools.process import capture
 from vantage_tools.vm.cli import DEVELOPMENT
 
 PLAYBOOKS = ("site.yml", "playbooks/verify.yml", "playbooks/report.yml", "playbooks/uninstall.yml")
-# Tools that only their own kind of VM needs. Any other tool that is missing is a failure.
-OPTIONAL = {"cloud-init": "vantage host-tools seed", "vagrant": "vantage host-tools vm", "limactl": "Lima's releases"}
+# Checks by tools that only their own kind of VM needs. Any other tool that is missing is a failure.
+OPTIONAL = {
+    "cloud-init schema --config-file tools/machines/cloud-init/user-data": "vantage host-tools seed",
+    "vagrant validate --ignore-provider": "vantage host-tools vm",
+    "limactl validate tools/machines/lima/vantage.yaml": "Lima's releases",
+}
 
 app = typer.Typer()
 
@@ -53,18 +57,12 @@ def checks() -> Iterator[Check]:
     has_hadolint = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     dockerfile = "hadolint --failure-threshold warning app/Dockerfile"
     yield Check("hadolint", dockerfile, "" if has_hadolint else "not available for this platform")
-    yield optional("cloud-init", "schema --config-file tools/machines/cloud-init/user-data")
-    yield optional("vagrant", "validate --ignore-provider")
-    if os.geteuid():
-        yield optional("limactl", "validate tools/machines/lima/vantage.yaml")
-    else:
-        yield Check("limactl validate", "", "root cannot run it")
-
-
-def optional(program: str, arguments: str) -> Check:
-    """Return a check that is skipped if its program is not installed."""
-    missing = "" if shutil.which(program) else f"not installed ({OPTIONAL[program]})"
-    return Check(f"{program} {arguments.split()[0]}", f"{program} {arguments}", missing)
+    for command, package in OPTIONAL.items():
+        program, action, *_ = command.split()
+        skipped = "" if shutil.which(program) else f"not installed ({package})"
+        if program == "limactl" and not os.geteuid():
+            skipped = "root cannot run it"
+        yield Check(f"{program} {action}", command, skipped)
 
 
 def programs(interpreter: str) -> list[str]:

@@ -100,7 +100,10 @@ def lock(path: Path, busy: str = "") -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(busy, "wait until it ends.") from None
+            if busy:
+                raise UserError(busy, "wait until it ends.") from None
+            print(f"waiting for another run, which has locked {path}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -22,7 +22,7 @@ from vantage_tools.vm.container import SystemContainer, write_inventory
 from vantage_tools.waiting import step, url_problem
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REQUIREMENTS = ROOT / "tools/requirements"
+REQUIREMENTS = "tools/requirements/browser.txt"
 
 app = typer.Typer()
 
@@ -95,10 +95,7 @@ def test_browser(context: typer.Context) -> None:
     os.environ["VANTAGE_CHROMIUM"] = browser
     if "VANTAGE_GRAFANA_PASSWORD" not in os.environ:
         os.environ["VANTAGE_GRAFANA_PASSWORD"] = output(sys.executable, "-m", "vantage_tools", "password").strip()
-    requirements, installed = REQUIREMENTS / "browser.txt", Path(sys.prefix) / ".browser"
-    if not installed.exists() or installed.stat().st_mtime < requirements.stat().st_mtime:
-        run("pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", requirements)
-        installed.touch()
+    run("pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", REQUIREMENTS)
     if context.args[:1] == ["bench"]:
         return run(sys.executable, "tests/browser/bench.py", *context.args[1:])
     return run("pytest", "-q", "tests/browser", *context.args)

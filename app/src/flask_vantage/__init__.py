@@ -5,11 +5,4 @@ from flask_vantage.extension import Vantage
 from flask_vantage.problems import Problem
 from flask_vantage.settings import Settings, SettingsError
 
-__all__ = [
-    "Problem",
-    "Settings",
-    "SettingsError",
-    "Vantage",
-    "current_request_id",
-    "current_trace_id",
-]
+__all__ = ["Problem", "Settings", "SettingsError", "Vantage", "current_request_id", "current_trace_id"]

@@ -65,13 +65,11 @@ class HttpServer:
             self._server.close()
             raise OSError(f"host with several addresses: {adjustments['host']!r} (one address)")
         self._server.channel_class = _Channel
-        self._server.vantage_draining = False
-        self._server.vantage_refusal_response = refusal_response
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that the server listens on."""
-        return self._server.effective_host, int(self._server.effective_port)
+        self._server.vantage = self
+        self.refusal_response = refusal_response
+        # While true, every response has `Connection: close`.
+        self.is_draining = False
+        self.address: tuple[str, int] = (self._server.effective_host, int(self._server.effective_port))
 
     def loop(self, until: Callable[[], bool], poll_seconds: float) -> None:
         """Serve until `until` is true; it is asked at least every `poll_seconds`."""
@@ -82,10 +80,6 @@ class HttpServer:
     def wake(self) -> None:
         """Let `loop` ask `until` now. May be called from any thread and from a signal handler."""
         self._server.pull_trigger()
-
-    def close_after_responses(self) -> None:
-        """Send `Connection: close` with every response from now on."""
-        self._server.vantage_draining = True
 
     def close_listener(self) -> None:
         """Accept no more connections; those that are open stay open."""
@@ -110,7 +104,7 @@ class _Task(WSGITask):  # type: ignore[misc]
     """Closes the connection after the response once the server is stopping."""
 
     def build_response_header(self) -> bytes:
-        if self.channel.server.vantage_draining:
+        if self.channel.server.vantage.is_draining:
             self.set_close_on_finish()
         header: bytes = super().build_response_header()
         return header
@@ -121,7 +115,7 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
 
     def execute(self) -> None:
         error = self.request.error
-        headers, body = self.channel.server.vantage_refusal_response(error.code, error.reason, error.body)
+        headers, body = self.channel.server.vantage.refusal_response(error.code, error.reason, error.body)
         self.status = f"{error.code} {error.reason}"
         self.response_headers.extend(headers)
         self.channel.refused = True

@@ -7,7 +7,7 @@ import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from opentelemetry.trace import Span
+from opentelemetry.trace import INVALID_SPAN, Span
 
 # Letters, digits and the punctuation of UUIDs, ULIDs and similar; the limit keeps a client from filling the log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}", re.ASCII)
@@ -23,7 +23,7 @@ class RequestState:
     request_id: str
     started: float
     quiet: bool
-    span: Span | None = None
+    span: Span = INVALID_SPAN
     trace_id: str | None = None
     span_id: str | None = None
     sampled: bool = False

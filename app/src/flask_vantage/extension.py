@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 from flask import Blueprint, Flask, got_request_exception, request
 from prometheus_client import REGISTRY, CollectorRegistry
+from werkzeug.exceptions import HTTPException
 
-from flask_vantage import _private, logs, problems, tracing
-from flask_vantage.context import RequestState
+from flask_vantage import _private, logs, tracing
+from flask_vantage.context import current_request
 from flask_vantage.health import Health, ReadinessCheck
 from flask_vantage.metrics import metrics_of
-from flask_vantage.middleware import ENVIRON_KEY, TelemetryMiddleware
+from flask_vantage.middleware import TelemetryMiddleware
+from flask_vantage.problems import problem_response
 from flask_vantage.settings import Settings
 
 METRICS_PATH, ALIVE_PATH, READY_PATH = "/metrics", "/healthz", "/readyz"
-QUIET_PATHS = frozenset((METRICS_PATH, ALIVE_PATH, READY_PATH))
 
 
 class Vantage:
@@ -29,11 +29,7 @@ class Vantage:
     """
 
     def __init__(
-        self,
-        app: Flask | None = None,
-        *,
-        settings: Settings | None = None,
-        registry: CollectorRegistry = REGISTRY,
+        self, app: Flask | None = None, *, settings: Settings | None = None, registry: CollectorRegistry = REGISTRY
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -50,7 +46,8 @@ class Vantage:
         self.settings = settings
         if app.config["MAX_CONTENT_LENGTH"] is None:
             app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-        problems.register(app)
+        # The app's own handlers go first.
+        app.register_error_handler(HTTPException, problem_response)
         blueprint = Blueprint("vantage", __name__, template_folder="templates")
         blueprint.add_url_rule(ALIVE_PATH, "alive", self.health.alive)
         blueprint.add_url_rule(READY_PATH, "ready", self.health.ready)
@@ -64,7 +61,9 @@ class Vantage:
         The check runs in the request and must limit its own time. Check what only this process needs: a check of a
         shared service takes out all its users at once.
         """
-        self.health.add_check(name, check)
+        if name in self.health.checks:
+            raise ValueError(f"duplicate readiness check: {name!r}. Use another name.")
+        self.health.checks[name] = check
 
     def _set_up_telemetry(self, app: Flask, settings: Settings, blueprint: Blueprint) -> None:
         service = settings.service_name or app.name
@@ -74,34 +73,22 @@ class Vantage:
         provider = tracing.obtain_provider(settings, metrics, service)
         tracing.instrument_clients()
         blueprint.add_url_rule(METRICS_PATH, "metrics", metrics.response)
-        app.wsgi_app = TelemetryMiddleware(  # type: ignore[method-assign]
-            app.wsgi_app, metrics, provider.get_tracer("flask_vantage"), QUIET_PATHS
-        )
+        tracer, quiet_paths = provider.get_tracer("flask_vantage"), frozenset((METRICS_PATH, ALIVE_PATH, READY_PATH))
+        app.wsgi_app = TelemetryMiddleware(app.wsgi_app, metrics, tracer, quiet_paths)  # type: ignore[method-assign]
         # First, so that the route is known even when the app's own function ends the request.
         _private.insert_before_request(app, _record_route)
         got_request_exception.connect(_record_exception, app)
         # The access line has the stack trace; Flask's own line would be a second one.
-        app.log_exception = _do_not_log  # type: ignore[method-assign, assignment]
-
-
-def _state() -> RequestState | None:
-    state: RequestState | None = request.environ.get(ENVIRON_KEY)
-    return state
+        app.log_exception = lambda _: None  # type: ignore[method-assign, assignment]
 
 
 def _record_route() -> None:
-    state = _state()
+    state = current_request.get()
     if state is not None and request.url_rule is not None:
         state.route = request.url_rule.rule
 
 
 def _record_exception(_: Flask, exception: BaseException, **__: Any) -> None:
-    state = _state()
+    state = current_request.get()
     if state is not None:
         state.exception = exception
-
-
-def _do_not_log(
-    _: tuple[type, BaseException, TracebackType] | tuple[None, None, None],
-) -> None:
-    return None

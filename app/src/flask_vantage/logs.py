@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import sys
@@ -10,7 +11,6 @@ import time
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -21,13 +21,10 @@ from flask_vantage.context import current_request
 from flask_vantage.writer import LineWriter
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    from loguru import Message
 
 # journald cuts a line at 48 KiB, and half an object is not valid JSON. The limit leaves room for what wraps a line.
 MAX_LINE_BYTES = 40 * 1024
-_MAX_MESSAGE_CHARS = 8 * 1024
-_MAX_VALUE_CHARS = 2 * 1024
-_MAX_STACKTRACE_CHARS = 16 * 1024
 
 # Fields that a caller's own field must not replace.
 _OWN_FIELDS = frozenset(("timestamp", "level", "message", "logger", "service"))
@@ -44,31 +41,9 @@ class JsonSink:
         self._writer = writer
 
     def __call__(self, message: Message) -> None:
-        self._writer.put(encode_line(self.fields(message.record)))
-
-    def put(self, level: str, origin: str, message: str, extra: dict[str, Any]) -> None:
-        """Write a line from complete fields."""
-        fields = {
-            "timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "level": level,
-            "message": message,
-            "logger": origin,
-            "service": self._service,
-            **extra,
-        }
-        self._writer.put(encode_line(fields))
-
-    def fields(self, record: Record) -> dict[str, Any]:
-        """Return the flat fields of `record`; the ids come before the caller's own fields."""
+        record = message.record
         extra = record["extra"]
-        level = record["level"].name.lower()
-        fields: dict[str, Any] = {
-            "timestamp": record["time"].astimezone(UTC).isoformat(timespec="microseconds"),
-            "level": "info" if level == "success" else level,
-            "message": record["message"],
-            "logger": record["name"],
-            "service": self._service,
-        }
+        fields: dict[str, Any] = {}
         if "trace_id" not in extra:
             context = trace.get_current_span().get_span_context()
             if context.is_valid:
@@ -77,25 +52,35 @@ class JsonSink:
             request = current_request.get()
             if request is not None:
                 fields["request_id"] = request.request_id
-        for key, value in extra.items():
-            fields[f"extra_{key}" if key in _OWN_FIELDS else key] = value
         exception = record["exception"]
         if exception is not None and exception.value is not None:
             fields.update(exception_fields(exception.value))
-        return fields
+        for key, value in extra.items():
+            fields[f"extra_{key}" if key in _OWN_FIELDS else key] = value
+        level = record["level"].name.lower()
+        level = "info" if level == "success" else level
+        self.put(record["time"].astimezone(UTC), level, record["name"], record["message"], fields)
+
+    def put(self, time: datetime, level: str, origin: str | None, message: str, fields: dict[str, Any]) -> None:
+        """Write a line; `time` is in UTC."""
+        line = {
+            "timestamp": time.isoformat(timespec="microseconds"),
+            "level": level,
+            "message": message,
+            "logger": origin,
+            "service": self._service,
+            **fields,
+        }
+        self._writer.put(encode_line(line))
 
 
 def exception_fields(error: BaseException) -> dict[str, str]:
     """Return type, message and full stack trace of `error`, its causes included."""
     kind = type(error)
     name = kind.__qualname__
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not lose the event
-        text = "<unprintable>"
     return {
         "exception_type": name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}",
-        "exception_message": text,
+        "exception_message": _text(error),
         "exception_stacktrace": "".join(traceback.format_exception(error)),
     }
 
@@ -103,19 +88,12 @@ def exception_fields(error: BaseException) -> dict[str, str]:
 def encode_line(fields: Mapping[str, Any]) -> bytes:
     """Return `fields` as one line of JSON of at most `MAX_LINE_BYTES` bytes; long values are shortened."""
     line = _encode(fields)
-    if len(line) <= MAX_LINE_BYTES:
-        return line
-    cut: dict[str, Any] = {key: _cut(key, value) for key, value in fields.items()}
-    cut["truncated"] = True
-    line = _encode(cut)
-    # Many large fields of the caller: drop the largest first, keep message and exception.
+    limit = MAX_LINE_BYTES
     while len(line) > MAX_LINE_BYTES:
-        largest = max(cut, key=lambda key: len(_encode({key: cut[key]})))
-        if largest in ("message", "exception_stacktrace", "exception_message"):
-            cut[largest] = _shorten(str(cut[largest]), len(str(cut[largest])) // 2)
-        else:
-            del cut[largest]
-        line = _encode(cut)
+        limit //= 2
+        # Fewer fields as well, since a caller may add thousands; Vantage's own come first.
+        kept = itertools.islice(fields.items(), limit)
+        line = _encode({key[:limit]: _shorten(value, limit) for key, value in kept} | {"truncated": True})
     return line
 
 
@@ -123,40 +101,28 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
     try:
         text = _encoder.encode(fields)
     except (TypeError, ValueError, RecursionError):
-        # A key that is not a string, NaN, or a structure that contains itself.
-        text = json.dumps({str(k): _plain(v) for k, v in fields.items()}, ensure_ascii=False)
+        # NaN, a key that is not a string, or a structure that contains itself.
+        text = _encoder.encode({k: v if v is None or isinstance(v, int | str) else _text(v) for k, v in fields.items()})
     # A lone surrogate cannot be UTF-8; its backslash escape happens to be valid JSON.
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-# json.dumps creates a new encoder at each call with options.
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda v: _text_of(v))
-
-
-def _plain(value: object) -> object:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return _text_of(value)
-
-
-def _text_of(value: object) -> str:
+def _text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - a broken __str__ must not lose the line
         return "<unprintable>"
 
 
-def _cut(key: str, value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
+# json.dumps creates a new encoder at each call with options.
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_text)
+
+
+def _shorten(value: object, length: int) -> object:
+    """Cut out the middle of a text: the two ends of a stack trace are the most useful."""
+    if value is None or isinstance(value, int | float):
         return value
-    text = value if isinstance(value, str) else _encode({"": value})[5:-2].decode()
-    if key == "exception_stacktrace":
-        return _shorten(text, _MAX_STACKTRACE_CHARS)
-    return _shorten(text, _MAX_MESSAGE_CHARS if key == "message" else _MAX_VALUE_CHARS)
-
-
-def _shorten(text: str, length: int) -> str:
-    """Cut out the middle: the two ends of a stack trace are the most useful."""
+    text = _text(value)
     if len(text) <= length:
         return text
     head, tail = length // 4, length - length // 4
@@ -189,19 +155,9 @@ class InterceptHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - invalid arguments of a log call must not raise in the app
             message = f"{record.msg!r} {record.args!r}"
 
-        def set_logger_name(loguru_record: Record) -> None:
-            loguru_record["name"] = record.name
-
-        logger.patch(set_logger_name).opt(depth=_caller_depth(), exception=record.exc_info).log(level, "{}", message)
-
-
-def _caller_depth() -> int:
-    depth = 0
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and (depth == 0 or frame.f_code.co_filename == logging.__file__):
-        frame = frame.f_back
-        depth += 1
-    return depth
+        origin: Any = {"name": record.name, "function": record.funcName, "line": record.lineno}
+        patched = logger.patch(lambda line: line.update(origin)).opt(exception=record.exc_info)
+        patched.log(level, "{}", message)
 
 
 _handler_id: int | None = None
@@ -232,14 +188,10 @@ def log_access(level: str, origin: str, message: str, fields: dict[str, Any]) ->
     """
     if _sink is not None and _private.loguru_has_only(_handler_id):
         if logger.level(level.upper()).no >= _level_number:
-            _sink.put(level, origin, message, fields)
+            _sink.put(datetime.now(UTC), level, origin, message, fields)
         return
-
-    def set_logger_name(record: Record) -> None:
-        record["name"] = origin
-
     # Without arguments, braces in the message are not placeholders.
-    logger.bind(**fields).patch(set_logger_name).log(level.upper(), message)
+    logger.bind(**fields).patch(lambda record: record.update({"name": origin})).log(level.upper(), message)
 
 
 def configure(service: str, level: str) -> None:

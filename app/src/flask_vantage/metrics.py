@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
-from threading import Lock
-from weakref import WeakKeyDictionary
 
 from flask import Response, request
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
 # In seconds: the boundaries that OpenTelemetry recommends for http.server.request.duration, and two below them, since
@@ -34,34 +34,35 @@ def method_label(method: str) -> str:
 class Metrics:
     """The metrics of one registry. Safe to use from any thread.
 
-    Children are cached in plain dictionaries, because the lookup in prometheus_client costs several times as much.
-    The keys are bounded by methods, routes and status codes. Two threads that add the same key store the same child.
+    Children are cached, because the lookup in prometheus_client costs several times as much. Their number is bounded
+    by methods, routes and status codes.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self._duration = Histogram(
+        duration = Histogram(
             "http_server_request_duration_seconds",
             "Time from a request's arrival to its response, in seconds.",
             ("http_request_method", "http_route", "http_response_status_code"),
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
-        self._durations: dict[tuple[str, str, int], Histogram] = {}
-        self._active = Gauge(
+        self._duration: Callable[[str, str, int], Histogram] = cache(duration.labels)
+        active = Gauge(
             "http_server_active_requests",
             "Requests that are being answered now.",
             ("http_request_method",),
             registry=registry,
         )
-        self._actives: dict[str, Gauge] = {}
-        self._build_info = Gauge(
+        # The gauge of requests in flight for a `method_label`.
+        self.active: Callable[[str], Gauge] = cache(active.labels)
+        build_info = Gauge(
             "vantage_build_info",
             "Always 1; the labels hold the versions.",
             ("version", "python_version", "flask_version"),
             registry=registry,
         )
-        self._build_info.labels(_own_version(), platform.python_version(), version("flask")).set(1)
+        build_info.labels(_own_version(), platform.python_version(), version("flask")).set(1)
         self.spans_exported = Counter("vantage_spans_exported", "Spans that the collector accepted.", registry=registry)
         dropped = Counter(
             "vantage_spans_dropped",
@@ -78,20 +79,9 @@ class Metrics:
         )
         self.span_queue_length = Gauge("vantage_span_queue_length", "Spans that wait for export.", registry=registry)
 
-    def active(self, method: str) -> Gauge:
-        """Return the gauge of requests in flight for a `method_label`."""
-        child = self._actives.get(method)
-        if child is None:
-            child = self._actives[method] = self._active.labels(method)
-        return child
-
     def observe(self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
         """Count one request that took `seconds`; `exemplar` has the labels trace_id and span_id."""
-        key = (method, route, status)
-        child = self._durations.get(key)
-        if child is None:
-            child = self._durations[key] = self._duration.labels(method, route, str(status))
-        child.observe(seconds, exemplar)
+        self._duration(method, route, status).observe(seconds, exemplar)
 
     def response(self) -> Response:
         """Answer a scrape: OpenMetrics when the Accept header asks for it, else plain text."""
@@ -99,17 +89,10 @@ class Metrics:
         return Response(encode(self.registry), content_type=content_type)
 
 
-_lock = Lock()
-_by_registry: WeakKeyDictionary[CollectorRegistry, Metrics] = WeakKeyDictionary()
-
-
-def metrics_of(registry: CollectorRegistry = REGISTRY) -> Metrics:
+@cache
+def metrics_of(registry: CollectorRegistry) -> Metrics:
     """Return the metrics of `registry`; several apps in one process share them."""
-    with _lock:
-        found = _by_registry.get(registry)
-        if found is None:
-            found = _by_registry[registry] = Metrics(registry)
-        return found
+    return Metrics(registry)
 
 
 def _own_version() -> str:

@@ -8,44 +8,25 @@ bare time is 43 µs, this one about 50 µs. With it, the cheapest route would fa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from loguru import logger
 from opentelemetry import context as otel_context
 from opentelemetry import propagate
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from flask_vantage.access import log_request
 from flask_vantage.context import RequestState, choose_request_id, current_request
+from flask_vantage.logs import exception_fields, log_access
 from flask_vantage.metrics import OTHER_METHOD, UNMATCHED_ROUTE, Metrics, method_label
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-ENVIRON_KEY = "vantage.request"
-
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-
-
-class _EnvironGetter(Getter["WSGIEnvironment"]):
-    def get(self, carrier: WSGIEnvironment, key: str) -> list[str] | None:
-        value = carrier.get(_environ_key(key))
-        return None if value is None else [value]
-
-    def keys(self, carrier: WSGIEnvironment) -> list[str]:
-        return [key[5:].replace("_", "-").lower() for key in carrier if key.startswith("HTTP_")]
-
-
-def _environ_key(header: str) -> str:
-    return "HTTP_" + header.upper().replace("-", "_")
-
-
-_getter = _EnvironGetter()
+# The `logger` of access lines.
+ACCESS_LOGGER = "flask_vantage.access"
 
 
 class TelemetryMiddleware:
@@ -56,8 +37,8 @@ class TelemetryMiddleware:
         self._metrics = metrics
         self._tracer = tracer
         self._quiet_paths = quiet_paths
-        # Parsing is skipped when none of the propagators' headers is there.
-        self._context_keys = tuple(_environ_key(field) for field in propagate.get_global_textmap().fields)
+        fields = propagate.get_global_textmap().fields
+        self._context_headers = [(name, "HTTP_" + name.upper().replace("-", "_")) for name in fields]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         raw_path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
@@ -71,7 +52,6 @@ class TelemetryMiddleware:
             started=time.perf_counter(),
             quiet=path in self._quiet_paths,
         )
-        environ[ENVIRON_KEY] = state
         identity = [("X-Request-ID", state.request_id)]
         context_token = None
         if not state.quiet:
@@ -82,7 +62,7 @@ class TelemetryMiddleware:
             self._metrics.active(method_label(state.method)).inc()
         request_token = current_request.set(state)
 
-        def start(status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             state.status = int(status[:3])
             # With a known length the body exists already; without, it is still to be generated.
             state.complete = any(name.lower() == "content-length" for name, _ in headers)
@@ -105,11 +85,8 @@ class TelemetryMiddleware:
         return _StreamedBody(body, state, self._finish)
 
     def _start_span(self, state: RequestState, environ: WSGIEnvironment) -> Context:
-        context = Context()
-        for key in self._context_keys:
-            if key in environ:
-                context = propagate.extract(environ, context, _getter)
-                break
+        headers = {name: environ[key] for name, key in self._context_headers if key in environ}
+        context = propagate.extract(headers, Context()) if headers else Context()
         method = method_label(state.method)
         # https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
         # The query is left out because it may hold secrets. Recommended attributes that are the same in all spans of a
@@ -138,7 +115,7 @@ class TelemetryMiddleware:
         try:
             if not state.quiet:
                 self._record(state, seconds)
-            log_request(state, seconds)
+            _log_request(state, seconds)
         except Exception as error:  # noqa: BLE001 - telemetry must never fail a request
             logger.opt(exception=error).error("Cannot record a request.")
 
@@ -150,8 +127,6 @@ class TelemetryMiddleware:
             exemplar = {"trace_id": state.trace_id, "span_id": state.span_id}
         self._metrics.observe(method, state.route or UNMATCHED_ROUTE, state.status, seconds, exemplar)
         span = state.span
-        if span is None:
-            return
         if span.is_recording():
             span.set_attribute("http.response.status_code", state.status)
             if state.route is not None:
@@ -166,28 +141,49 @@ class TelemetryMiddleware:
         span.end()
 
 
-class _StreamedBody:
-    """A body of unknown length: the request ends when it was sent or abandoned."""
+def _log_request(state: RequestState, seconds: float) -> None:
+    """Write the access line, with the exception if one was raised.
 
-    def __init__(self, body: Iterable[bytes], state: RequestState, finish: Any) -> None:
+    The level is error for 5xx, debug for probes and scrapes, else info: a 4xx is the client's error, and warnings
+    that any scanner can cause would hide the real ones.
+    """
+    fields: dict[str, Any] = {
+        "trace_id": state.trace_id,
+        "span_id": state.span_id,
+        "request_id": state.request_id,
+        "http_request_method": method_label(state.method),
+        "http_route": state.route or UNMATCHED_ROUTE,
+        "url_path": state.path,
+        "http_response_status_code": state.status,
+        "duration_ms": round(seconds * 1000, 3),
+        "client_address": state.client_address,
+    }
+    level = "error" if state.status >= 500 else "info"
+    # A failing probe is expected while the server stops; otherwise health.py logs the reason.
+    if state.quiet:
+        level = "debug"
+    if state.exception is not None:
+        level = "error"
+        fields.update(exception_fields(state.exception))
+    log_access(level, ACCESS_LOGGER, f"{state.method} {state.path} {state.status}", fields)
+
+
+class _StreamedBody:
+    """A body of unknown length: the request ends when the server closes it, sent or abandoned."""
+
+    def __init__(self, body: Iterable[bytes], state: RequestState, finish: Callable[[RequestState], None]) -> None:
         self._body = body
-        self._iterator: Iterator[bytes] = iter(body)
         self._state = state
         self._finish = finish
         self._finished = False
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
         try:
-            return next(self._iterator)
-        except StopIteration:
-            self._end()
+            yield from self._body
+        except GeneratorExit:
             raise
         except BaseException as error:
             self._state.exception = error
-            self._end()
             raise
 
     def close(self) -> None:
@@ -196,9 +192,6 @@ class _StreamedBody:
             if close is not None:
                 close()
         finally:
-            self._end()
-
-    def _end(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._finish(self._state)
+            if not self._finished:
+                self._finished = True
+                self._finish(self._state)

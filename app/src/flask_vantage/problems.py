@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, cast
 
-from flask import Flask, Response, json, render_template, request
+from flask import Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -44,11 +43,6 @@ class Problem(HTTPException):
         return [*super().get_headers(*args, **kwargs), *self._headers.items()]
 
 
-def register(app: Flask) -> None:
-    """Answer every HTTP error of `app` with a problem; the app's own handlers go first."""
-    app.register_error_handler(HTTPException, problem_response)
-
-
 def problem_response(error: HTTPException) -> WerkzeugResponse:
     """Return `error` as a response; redirects and complete responses pass unchanged."""
     if error.response is not None:
@@ -58,21 +52,14 @@ def problem_response(error: HTTPException) -> WerkzeugResponse:
         return error.get_response()
     title = HTTP_STATUS_CODES.get(status, "Unknown Error")
     detail = error.description or title
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status == 500:
         # The reason is in the log, under the two ids; it may hold secrets.
         detail = "Internal error. Look for the trace id or the request id in the logs."
-    members: dict[str, Any] = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-    }
+    members: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if isinstance(error, Problem):
         members.update(error.members)
-    if (trace_id := current_trace_id()) is not None:
-        members["trace_id"] = trace_id
-    if (request_id := current_request_id()) is not None:
-        members["request_id"] = request_id
+    ids = {"trace_id": current_trace_id(), "request_id": current_request_id()}
+    members.update((name, value) for name, value in ids.items() if value is not None)
     if _wants_html():
         response = Response(render_template("vantage/problem.html", problem=members), status=status)
         response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"

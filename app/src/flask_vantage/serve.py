@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
 
 from flask import Flask
 from loguru import logger
@@ -27,8 +26,6 @@ from flask_vantage.settings import Settings, SettingsError
 GRACE_SECONDS = 0.5
 # The part of the stop timeout that is kept for exporting the last spans.
 FLUSH_SECONDS = 4.0
-_CHANNEL_TIMEOUT_SECONDS = 60
-_MAX_HEADER_BYTES = 64 * 1024
 
 
 class TargetError(ValueError):
@@ -49,23 +46,21 @@ def load_app(target: str) -> Flask:
         # An import that fails inside the application is another error, with a traceback to show.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise TargetError(
-            f"module not found: {error.name!r}. Install it, or add its directory to PYTHONPATH."
-        ) from None
+        fix = "Install it, or add its directory to PYTHONPATH."
+        raise TargetError(f"module not found: {error.name!r}. {fix}") from None
     found: object = getattr(module, attribute, None)
     if found is None:
         raise TargetError(f"attribute not found: {attribute!r} in module {module_name!r}. Name an app or a factory.")
     if not isinstance(found, Flask) and callable(found):
         found = found()
     if not isinstance(found, Flask):
-        raise TargetError(
-            f"not a Flask app or a factory of one: {target!r} ({type(found).__name__}). Name one that is."
-        )
+        kind = type(found).__name__
+        raise TargetError(f"not a Flask app or a factory of one: {target!r} ({kind}). Name one that is.")
     return found
 
 
 class Server:
-    """Serves one app until `stop` is called or SIGTERM or SIGINT comes.
+    """Serves one app until SIGTERM or SIGINT; a second signal skips waiting for requests.
 
     Raises OSError when the address cannot be listened on.
     """
@@ -83,8 +78,9 @@ class Server:
             connection_limit=settings.connection_limit,
             # Waitress refuses a body that reaches the limit; the setting is the largest body allowed.
             max_request_body_size=settings.max_body_bytes + 1,
-            max_request_header_size=_MAX_HEADER_BYTES,
-            channel_timeout=_CHANNEL_TIMEOUT_SECONDS,
+            max_request_header_size=64 * 1024,
+            # Seconds that a connection may be idle.
+            channel_timeout=60,
             ident=None,
             clear_untrusted_proxy_headers=True,
         )
@@ -94,7 +90,11 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self._settings.tune_gc:
-            _tune_gc()
+            # What is loaded at the start stays, so the collector need not scan it again. Requests leave few cycles
+            # behind, so it may also run less often than every 700 objects.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(20_000, 50, 50)
         logger.info("Listening on http://{}:{}", *self._server.address)
         self._server.loop(lambda: self._signals > 0, 1.0)
         started = time.monotonic()
@@ -102,7 +102,7 @@ class Server:
         logger.info("Stopping: not ready, finishing the requests in flight.")
         if self._vantage is not None:
             self._vantage.health.draining = True
-        self._server.close_after_responses()
+        self._server.is_draining = True
         grace = min(started + GRACE_SECONDS, deadline)
         self._server.loop(lambda: time.monotonic() >= grace or self._signals > 1, 0.05)
         self._server.close_listener()
@@ -117,14 +117,10 @@ class Server:
         logger.info("Stopped after {:.1f} s.", time.monotonic() - started)
         logs.flush(0.5)
 
-    def stop(self) -> None:
-        """Begin to stop, as SIGTERM does; a second call skips waiting for requests. Callable from any thread."""
-        self._signals += 1
-        self._server.wake()
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # No logging here: the handler may interrupt a log call that holds its lock.
-        self.stop()
+        self._signals += 1
+        self._server.wake()
 
 
 def refusal_response(code: int, title: str, reason: str) -> tuple[list[tuple[str, str]], bytes]:
@@ -139,14 +135,6 @@ def refusal_response(code: int, title: str, reason: str) -> tuple[list[tuple[str
     }
     logger.bind(request_id=request_id, http_response_status_code=code).info("Request rejected: {} ({})", title, reason)
     return [("Content-Type", CONTENT_TYPE), ("X-Request-ID", request_id)], json.dumps(body).encode() + b"\n"
-
-
-def _tune_gc() -> None:
-    # What is loaded at the start stays, so the collector need not scan it again. Requests leave few cycles behind,
-    # so it may also run less often than every 700 objects.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 50)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -165,11 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vantage-serve: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        reason: Any = error.strerror or error
-        print(
-            f"vantage-serve: cannot start: {reason}. Check PORT, VANTAGE_HOST and the directories the app writes to.",
-            file=sys.stderr,
-        )
+        fix = "Check PORT, VANTAGE_HOST and the directories the app writes to."
+        print(f"vantage-serve: cannot start: {error.strerror or error}. {fix}", file=sys.stderr)
         return 2
     server.run()
     return 0

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-# The names of https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-SAMPLERS = (
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-)
-
-# https://opentelemetry.io/docs/specs/otel/protocol/exporter/ (http/json is not implemented in Python.)
-PROTOCOLS = ("http/protobuf", "grpc")
-
-_ON = ("on", "true", "yes", "1")
-_OFF = ("off", "false", "no", "0")
+# From the name of a variable and its text to the value; raises `SettingsError`.
+Parse = Callable[[str, str], Any]
 
 
 class SettingsError(ValueError):
@@ -50,31 +35,89 @@ def require_http_url(variable: str, value: str, example: str) -> SplitResult:
     return parts
 
 
+def _text(_: str, text: str) -> str:
+    return text
+
+
+def _switch(variable: str, text: str) -> bool:
+    if text.lower() in ("on", "true", "yes", "1"):
+        return True
+    if text.lower() in ("off", "false", "no", "0"):
+        return False
+    raise SettingsError(variable, f"not a switch: {text!r} (on, off)", "Use on or off")
+
+
+def _choice(*allowed: str) -> Parse:
+    def parse(variable: str, text: str) -> str:
+        for value in allowed:
+            if value.lower() == text.lower():
+                return value
+        raise SettingsError(variable, f"unknown value: {text!r} ({', '.join(allowed)})", "Use one of these")
+
+    return parse
+
+
+def _number(kind: type[int] | type[float], low: float, high: float) -> Parse:
+    def parse(variable: str, text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = None
+        # Written so that NaN, which compares false with everything, fails as well.
+        if number is None or not low <= number <= high:
+            problem = "not a whole number in range" if kind is int else "not a number in range"
+            raise SettingsError(variable, f"{problem}: {text!r} ({low:.12g} to {high:.12g})", "Use one in this range")
+        return number
+
+    return parse
+
+
+def _resource_attributes(variable: str, text: str) -> None:
+    for pair in text.split(","):
+        key, equals, _ = pair.partition("=")
+        if pair.strip() and not (equals and key.strip()):
+            reason = f"not a key=value pair: {pair.strip()!r}"
+            raise SettingsError(variable, reason, "Use e.g. deployment.environment.name=prod,service.version=1.2")
+
+
+def _setting(default: Any, parse: Parse, *variables: str) -> Any:
+    """Return a field that is read from the first of `variables` that is set."""
+    return field(default=default, metadata={"parse": parse, "variables": variables})
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of `Vantage` and `vantage-serve`.
 
-    Times are in seconds and sizes in bytes unless a name says otherwise. docs/api.md lists each field with its
-    environment variable and range.
+    Times are in seconds and sizes in bytes unless a name says otherwise. docs/api.md explains each field.
     """
 
-    service_name: str | None = None
-    telemetry: bool = True
-    log_level: str = "INFO"
+    service_name: str | None = _setting(None, _text, "OTEL_SERVICE_NAME")
+    telemetry: bool = _setting(True, _switch, "VANTAGE_TELEMETRY")
+    log_level: str = _setting(
+        "INFO", _choice("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "VANTAGE_LOG_LEVEL"
+    )
     export_spans: bool = True
-    span_schedule_delay_ms: int = 1000
-    span_queue_size: int = 4096
+    span_schedule_delay_ms: int = _setting(1000, _number(int, 1, 600_000), "OTEL_BSP_SCHEDULE_DELAY")
+    span_queue_size: int = _setting(4096, _number(int, 1, 1_000_000), "OTEL_BSP_MAX_QUEUE_SIZE")
     span_batch_size: int = 512
-    export_timeout: float | None = 5.0
-    export_protocol: str = "http/protobuf"
+    export_timeout: float = _setting(
+        5.0, _number(float, 0.001, 600), "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
+    )
+    export_protocol: str = _setting(
+        "http/protobuf",
+        _choice("http/protobuf", "grpc"),
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+    )
     export_endpoint: str = "http://localhost:4318/v1/traces"
-    max_body_bytes: int = 1024 * 1024
-    host: str = "0.0.0.0"
-    port: int = 8000
-    threads: int = 8
-    connection_limit: int = 200
-    stop_timeout: float = 20.0
-    tune_gc: bool = True
+    max_body_bytes: int = _setting(1024 * 1024, _number(int, 1, 1024 * 1024 * 1024), "VANTAGE_MAX_BODY_BYTES")
+    host: str = _setting("0.0.0.0", _text, "VANTAGE_HOST")
+    port: int = _setting(8000, _number(int, 1, 65535), "PORT")
+    threads: int = _setting(8, _number(int, 1, 256), "VANTAGE_THREADS")
+    connection_limit: int = _setting(200, _number(int, 1, 10_000), "VANTAGE_CONNECTION_LIMIT")
+    stop_timeout: float = _setting(20.0, _number(float, 2, 600), "VANTAGE_STOP_TIMEOUT")
+    tune_gc: bool = _setting(True, _switch, "VANTAGE_TUNE_GC")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -82,121 +125,40 @@ class Settings:
 
         Raises `SettingsError` for the first invalid value.
         """
-        read = _Reader(os.environ if environment is None else environment)
-        read.choice("OTEL_TRACES_SAMPLER", SAMPLERS, "parentbased_always_on")
-        if (read.text("OTEL_TRACES_SAMPLER") or "").endswith("traceidratio"):
-            read.number("OTEL_TRACES_SAMPLER_ARG", 1.0, 0.0, 1.0)
-        general = read.choice("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOLS, cls.export_protocol)
-        protocol = read.choice("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", PROTOCOLS, general)
-        read.resource_attributes()
-        queue_size = read.integer("OTEL_BSP_MAX_QUEUE_SIZE", cls.span_queue_size, 1, 1_000_000)
-        batch_size = read.integer("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(cls.span_batch_size, queue_size), 1, 100_000)
-        if batch_size > queue_size:
-            raise SettingsError(
-                "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
-                f"larger than the queue: {batch_size} (1 to {queue_size})",
-                "Use at most the value of OTEL_BSP_MAX_QUEUE_SIZE",
-            )
-        exporter = read.choice("OTEL_TRACES_EXPORTER", ("otlp", "none"), "otlp")
-        return cls(
-            service_name=read.text("OTEL_SERVICE_NAME"),
-            telemetry=read.switch("VANTAGE_TELEMETRY", True),
-            log_level=read.choice("VANTAGE_LOG_LEVEL", LOG_LEVELS, cls.log_level, upper=True),
-            export_spans=exporter == "otlp" and not read.switch("OTEL_SDK_DISABLED", False),
-            span_schedule_delay_ms=read.integer("OTEL_BSP_SCHEDULE_DELAY", cls.span_schedule_delay_ms, 1, 600_000),
-            span_queue_size=queue_size,
-            span_batch_size=batch_size,
-            export_timeout=read.export_timeout(cls.export_timeout),
-            export_protocol=protocol,
-            export_endpoint=read.endpoint(protocol),
-            max_body_bytes=read.integer("VANTAGE_MAX_BODY_BYTES", cls.max_body_bytes, 1, 1024 * 1024 * 1024),
-            host=read.text("VANTAGE_HOST") or cls.host,
-            port=read.integer("PORT", cls.port, 1, 65535),
-            threads=read.integer("VANTAGE_THREADS", cls.threads, 1, 256),
-            connection_limit=read.integer("VANTAGE_CONNECTION_LIMIT", cls.connection_limit, 1, 10_000),
-            stop_timeout=read.number("VANTAGE_STOP_TIMEOUT", cls.stop_timeout, 2.0, 600.0),
-            tune_gc=read.switch("VANTAGE_TUNE_GC", cls.tune_gc),
+        source = os.environ if environment is None else environment
+
+        def read(default: Any, parse: Parse, *variables: str) -> Any:
+            for variable in variables:
+                if text := source.get(variable, "").strip():
+                    return parse(variable, text)
+            return default
+
+        values = {
+            f.name: read(f.default, f.metadata["parse"], *f.metadata["variables"]) for f in fields(cls) if f.metadata
+        }
+        # The SDK reads these itself, and ignores an invalid value.
+        samplers = ("always_on", "always_off", "traceidratio")
+        sampler = read("", _choice(*samplers, *(f"parentbased_{name}" for name in samplers)), "OTEL_TRACES_SAMPLER")
+        if sampler.endswith("traceidratio"):
+            read(None, _number(float, 0, 1), "OTEL_TRACES_SAMPLER_ARG")
+        read(None, _resource_attributes, "OTEL_RESOURCE_ATTRIBUTES")
+
+        exporter = read("otlp", _choice("otlp", "none"), "OTEL_TRACES_EXPORTER")
+        values["export_spans"] = exporter == "otlp" and not read(False, _switch, "OTEL_SDK_DISABLED")
+        queue_size = values["span_queue_size"]
+        values["span_batch_size"] = read(
+            min(cls.span_batch_size, queue_size), _number(int, 1, queue_size), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
         )
 
+        # https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
+        is_grpc = values["export_protocol"] == "grpc"
+        port = 4317 if is_grpc else 4318
 
-class _Reader:
-    """Reads single variables; raises `SettingsError` for an invalid value."""
+        def parse_url(variable: str, text: str) -> str:
+            require_http_url(variable, text, f"http://jaeger:{port}")
+            return text
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    def text(self, variable: str) -> str | None:
-        return self._environment.get(variable, "").strip() or None
-
-    def choice(self, variable: str, allowed: tuple[str, ...], default: str, *, upper: bool = False) -> str:
-        value = self.text(variable)
-        if value is None:
-            return default
-        value = value.upper() if upper else value.lower()
-        if value not in allowed:
-            raise SettingsError(variable, f"unknown value: {value!r} ({', '.join(allowed)})", "Use one of these")
-        return value
-
-    def switch(self, variable: str, default: bool) -> bool:
-        value = self.text(variable)
-        if value is None:
-            return default
-        if value.lower() in _ON:
-            return True
-        if value.lower() in _OFF:
-            return False
-        raise SettingsError(variable, f"not a switch: {value!r} (on, off)", "Use on or off")
-
-    def integer(self, variable: str, default: int, low: int, high: int) -> int:
-        return int(self.number(variable, default, low, high, r"-?[0-9]{1,18}", "a whole number"))
-
-    def number(
-        self, variable: str, default: float, low: float, high: float, form: str = ".*", kind: str = "a number"
-    ) -> float:
-        value = self.text(variable)
-        if value is None:
-            return default
-        allowed, fix = f"({low:.12g} to {high:.12g})", f"Use e.g. {default:.12g}"
-        try:
-            number = float(value) if re.fullmatch(form, value) else None
-        except ValueError:
-            number = None
-        if number is None:
-            raise SettingsError(variable, f"not {kind}: {value!r} {allowed}", fix)
-        # Written so that NaN, which compares false with everything, fails as well.
-        if not low <= number <= high:
-            raise SettingsError(variable, f"out of range: {value} {allowed}", fix)
-        return number
-
-    def endpoint(self, protocol: str) -> str:
-        """Return the URL that spans are sent to.
-
-        The rules for the path are those of
-        https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
-        """
-        general, traces = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-        example = f"http://jaeger:{4317 if protocol == 'grpc' else 4318}"
-        if value := self.text(traces):
-            require_http_url(traces, value, example if protocol == "grpc" else f"{example}/v1/traces")
-            return value
-        base = self.text(general) or example.replace("jaeger", "localhost")
-        require_http_url(general, base, example)
-        return base if protocol == "grpc" else f"{base.rstrip('/')}/v1/traces"
-
-    def export_timeout(self, default: float | None) -> float | None:
-        # With None the exporter reads the variable itself.
-        for variable in ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):
-            if self.text(variable) is not None:
-                self.number(variable, 5.0, 0.001, 600.0)
-                return None
-        return default
-
-    def resource_attributes(self) -> None:
-        for pair in (self.text("OTEL_RESOURCE_ATTRIBUTES") or "").split(","):
-            key, equals, _ = pair.partition("=")
-            if pair.strip() and not (equals and key.strip()):
-                raise SettingsError(
-                    "OTEL_RESOURCE_ATTRIBUTES",
-                    f"not a key=value pair: {pair.strip()!r}",
-                    "Use e.g. deployment.environment.name=prod,service.version=1.2",
-                )
+        base = read(f"http://localhost:{port}", parse_url, "OTEL_EXPORTER_OTLP_ENDPOINT")
+        endpoint = base if is_grpc else f"{base.rstrip('/')}/v1/traces"
+        values["export_endpoint"] = read(endpoint, parse_url, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        return cls(**values)

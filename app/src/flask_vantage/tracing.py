@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from threading import Lock, Thread
+from typing import Any
 
 from loguru import logger
 from opentelemetry import trace
@@ -22,69 +23,57 @@ _SECONDS_BETWEEN_WARNINGS = 60.0
 
 
 class CountingExporter(SpanExporter):
-    """Passes batches to `inner`, counts exported and lost spans and logs failures at most once a minute.
-
-    Safe to use from any thread.
-    """
+    """Passes batches to `inner`, counts exported and lost spans and logs failures at most once a minute."""
 
     def __init__(self, inner: SpanExporter, metrics: Metrics, endpoint: str) -> None:
         self._inner = inner
         self._metrics = metrics
         self._endpoint = endpoint
         self._lock = Lock()
+        # Spans that were admitted and not yet handed to `inner`.
+        self.waiting = 0
         self._lost = 0
         self._next_warning = 0.0
-        self._waiting = 0
 
     def admit(self, limit: int) -> bool:
         """Reserve a place in the queue; returns False, and counts a lost span, when `limit` are waiting."""
         with self._lock:
-            admitted = self._waiting < limit
-            if admitted:
-                self._waiting += 1
-        if not admitted:
-            self._metrics.spans_dropped_queue_full.inc()
-        return admitted
-
-    @property
-    def waiting(self) -> int:
-        """The number of spans that were admitted and not yet handed to the exporter."""
-        return self._waiting
+            if self.waiting < limit:
+                self.waiting += 1
+                return True
+        self._metrics.spans_dropped_queue_full.inc()
+        return False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         with self._lock:
-            self._waiting -= len(spans)
+            self.waiting -= len(spans)
         result = SpanExportResult.FAILURE
         try:
             result = self._inner.export(spans)
         finally:
             # In a finally clause, because spans are lost as well when the exporter raises.
-            if result is SpanExportResult.SUCCESS:
-                self._metrics.spans_exported.inc(len(spans))
-                self._report_recovery()
-            else:
-                self._metrics.spans_dropped_export_failed.inc(len(spans))
-                self._report_loss(len(spans))
+            self._report(len(spans), result is SpanExportResult.SUCCESS)
         return result
 
-    def _report_loss(self, count: int) -> None:
-        now = time.monotonic()
-        with self._lock:
-            self._lost += count
-            lost, due = self._lost, now >= self._next_warning
-            if due:
-                self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
-        if due:
-            logger.bind(spans_lost=lost, endpoint=self._endpoint).warning(
+    def _report(self, count: int, exported: bool) -> None:
+        # The processor exports one batch at a time, so this needs no lock.
+        if exported:
+            self._metrics.spans_exported.inc(count)
+            if self._lost:
+                self._bind().info("The trace collector takes spans again.")
+            self._lost, self._next_warning = 0, 0.0
+            return
+        self._metrics.spans_dropped_export_failed.inc(count)
+        self._lost += count
+        if time.monotonic() >= self._next_warning:
+            self._next_warning = time.monotonic() + _SECONDS_BETWEEN_WARNINGS
+            self._bind().warning(
                 "The trace collector takes no spans; requests are served as usual. "
                 "Check that it runs and that OTEL_EXPORTER_OTLP_ENDPOINT and _PROTOCOL fit it."
             )
 
-    def _report_recovery(self) -> None:
-        with self._lock:
-            lost, self._lost, self._next_warning = self._lost, 0, 0.0
-        if lost:
-            logger.bind(spans_lost=lost, endpoint=self._endpoint).info("The trace collector takes spans again.")
+    def _bind(self) -> Any:
+        return logger.bind(spans_lost=self._lost, endpoint=self._endpoint)
 
     def shutdown(self) -> None:
         self._inner.shutdown()

@@ -11,6 +11,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -31,25 +32,23 @@ def write_to_stdout(data: bytes) -> None:
     stream.flush()
 
 
-def _ignore(_: int) -> None:
-    return None
-
-
 class LineWriter:
     """Queues lines and writes them in order; a full queue drops the newest and counts it."""
 
     def __init__(self, write: Callable[[bytes], None] = write_to_stdout) -> None:
         self._write = write
-        self._lines: deque[bytes] = deque()
-        self._wake = threading.Event()
-        self._rest = threading.Event()
-        self._write_lock = threading.Lock()
         # Called with the number of dropped lines.
-        self.count_dropped: Callable[[int], None] = _ignore
+        self.count_dropped: Callable[[int], None] = lambda _: None
         self._start()
         atexit.register(self.flush, 2.0)
         # The child of a fork has no such thread.
-        os.register_at_fork(after_in_child=self._restart)
+        os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
+        self._lines: deque[bytes] = deque()
+        self._wake = threading.Event()
+        self._write_lock = threading.Lock()
+        threading.Thread(target=self._run, name="vantage-log-writer", daemon=True).start()
 
     def put(self, line: bytes) -> None:
         """Queue one line, newline included. Never waits."""
@@ -72,23 +71,13 @@ class LineWriter:
         worker.join(timeout)
         return not worker.is_alive()
 
-    def _start(self) -> None:
-        threading.Thread(target=self._run, name="vantage-log-writer", daemon=True).start()
-
-    def _restart(self) -> None:
-        self._lines.clear()
-        self._wake = threading.Event()
-        self._rest = threading.Event()
-        self._write_lock = threading.Lock()
-        self._start()
-
     def _run(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
             self._drain()
             # Lines that come meanwhile share the next write.
-            self._rest.wait(_SECONDS_BETWEEN_WRITES)
+            time.sleep(_SECONDS_BETWEEN_WRITES)
 
     def _drain(self) -> None:
         with self._write_lock:

@@ -1,10 +1,18 @@
 #!/usr/bin/env python3
 """Operates vantage-<service>.service units: readiness, drift, apply, and the list of what runs.
 
-With --check a command prints what it would change, and changes nothing.
+    pre-start SERVICE             ExecStartPre: free the container's name, record the files that are about to be read
+    ready SERVICE                 ExecStartPost: wait until the service answers, record that it is ready
+    stop SERVICE                  ExecStop: stop the container
+    reload SERVICE                ExecReload: send SIGHUP, wait until the engine loaded the config
+    apply SERVICE…                start, restart or reload services that differ from their files, wait until ready
+    remove OWNER [KEEP…]          remove an owner's services except those to keep; data stays
+    ensure-docker SUBNET GATEWAY  run Docker with the settings in its files, create the network
+    status                        one line per service; exit status 1 unless all are active and ready
+    list                          the same list without an exit status
 
-What a service needs is in the last section of its unit file, [X-Vantage], which systemd ignores. No other program
-parses units: they call `vantage_unit.py list --json`, or import this module.
+What a service needs is in the last section of its unit file, [X-Vantage], which systemd ignores. Other programs do not
+parse units: they call `vantage_unit.py list --json`, or import this module.
 """
 
 from __future__ import annotations
@@ -374,23 +382,30 @@ def started_before(unit: str, file: Path) -> bool:
 
 
 def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
-    """Lets journald and Docker read their settings and creates the network `vantage`; prints each change."""
+    """Runs Docker, lets it and journald read their settings, creates the network `vantage`; prints each change."""
+
+    def change(text: str, *argv: str) -> None:
+        if not check:
+            run_or_fail(*argv)
+        print(text)
+
+    for unit in ("vantage.target", "docker"):
+        if run("systemctl", "is-enabled", unit).returncode:
+            change(f"{unit} enable", "systemctl", "enable", unit)
     for unit, file in (("systemd-journald", JOURNALD), ("docker", DAEMON)):
         if started_before(unit, file):
-            if not check:
-                run_or_fail("systemctl", "restart", unit)
-            print(unit, "restart")
-    # The client would start a stopped Docker through its socket.
-    if check and run("systemctl", "is-active", "docker").returncode:
-        return
+            change(f"{unit} restart", "systemctl", "restart", unit)
+    if run("systemctl", "is-active", "docker").returncode:
+        change("docker start", "systemctl", "start", "docker")
+        # The client would start a stopped Docker through its socket.
+        if check:
+            return
     form = "{{range .IPAM.Config}}{{.Subnet}} {{.Gateway}}{{end}}"
     current = run("docker", "network", "inspect", "--format", form, "vantage").stdout.strip()
     if not current:
         bridge = "com.docker.network.bridge.name=vantage0"
         options = (f"--subnet={subnet}", f"--gateway={gateway}", f"--opt={bridge}")
-        if not check:
-            run_or_fail("docker", "network", "create", *options, "vantage")
-        print("network create")
+        change("network create", "docker", "network", "create", *options, "vantage")
     elif current != f"{subnet} {gateway}":
         raise UnitError(
             f"the Docker network vantage has another subnet and gateway: {current} (settings: {subnet} {gateway}). Stop "
@@ -457,65 +472,37 @@ def is_up(service: dict[str, Any]) -> bool:
 # The command line -----------------------------------------------------------------------------------------------------
 
 UNIT_COMMANDS = {"pre-start": pre_start, "ready": ready, "stop": stop, "reload": reload}
-# The arguments of each command, with how many there are, and its help.
-COMMANDS: dict[str, tuple[dict[str, str | None], str]] = {
-    "pre-start": (
-        {"service": None},
-        "ExecStartPre: free the container's name, record the files that are about to be read",
-    ),
-    "ready": ({"service": None}, "ExecStartPost: wait until the service answers, record that it is ready"),
-    "stop": ({"service": None}, "ExecStop: stop the container"),
-    "reload": ({"service": None}, "ExecReload: send SIGHUP, wait until the engine loaded the config"),
-    "apply": (
-        {"services": "+"},
-        "start, restart or reload the services that differ from their files, wait until ready",
-    ),
-    "remove": ({"owner": None, "keep": "*"}, "remove an owner's services except those to keep; data stays"),
-    "ensure-docker": (
-        {"subnet": None, "gateway": None},
-        "restart journald and Docker if their settings are newer, create the network",
-    ),
-    "status": ({}, "one line per service; exit status 1 unless all are active and ready"),
-    "list": ({}, "the same list without an exit status"),
-}
+LIST_COMMANDS = ("status", "list")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="vantage_unit.py",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(check=False, json=False, no_probe=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parsers = {"": parser}
-    for name, (arguments, text) in COMMANDS.items():
-        parsers[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        for argument, count in arguments.items():
-            parsers[name].add_argument(argument, nargs=count, metavar=argument.upper())
-    switch: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
-    for one in parsers.values():
-        one.add_argument("--check", help="print what would change, change nothing", **switch)
-    parsers["list"].add_argument("--json", help="as JSON, for programs", **switch)
-    parsers["list"].add_argument("--no-probe", help="do not ask the readiness addresses", **switch)
-    return parser.parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = (*UNIT_COMMANDS, "apply", "remove", "ensure-docker", *LIST_COMMANDS)
+    parser.add_argument("command", choices=commands, metavar="COMMAND")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--check", action="store_true", help="print what would change, change nothing")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON, for programs")
+    parser.add_argument("--no-probe", action="store_true", help="list without asking the readiness addresses")
+    arguments = parser.parse_intermixed_args(argv)
+    if bool(arguments.names) is (arguments.command in LIST_COMMANDS):
+        parser.error(f"wrong number of names for {arguments.command}: {len(arguments.names)}")
+    return arguments
 
 
 def execute(arguments: argparse.Namespace) -> bool:
     """Runs the command; False when `status` found a service that is not up."""
-    command, check = arguments.command, arguments.check
+    command, names, check = arguments.command, arguments.names, arguments.check
     if command in UNIT_COMMANDS and check:
-        print(arguments.service, command)
+        print(*names, command)
     elif command in UNIT_COMMANDS:
-        UNIT_COMMANDS[command](arguments.service)
+        UNIT_COMMANDS[command](*names)
     elif command == "apply":
-        for service in arguments.services:
+        for service in names:
             apply(service, check)
     elif command == "remove":
-        remove(arguments.owner, arguments.keep, check)
+        remove(names[0], names[1:], check)
     elif command == "ensure-docker":
-        ensure_docker(arguments.subnet, arguments.gateway, check)
+        ensure_docker(names[0], names[1], check)
     else:
         services = [describe(unit, not arguments.no_probe) for unit in installed_units()]
         if arguments.json:

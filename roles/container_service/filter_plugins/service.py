@@ -19,7 +19,7 @@ CONFIG = "/etc/vantage"
 SECRETS = "/etc/vantage/secrets"
 PROGRAMS = "/usr/local/lib/vantage"
 CANDIDATE = "/tmp/candidate.yml"
-TEXTS = ("path", "template", "content")
+TEXTS = ("template", "content")
 
 
 def plain(value: Any) -> Any:
@@ -96,22 +96,21 @@ def check_command(checker: str, image: str, check: str) -> str:
     return f"{checker} {entrypoint}{image} {arguments.replace('%s', CANDIDATE)}"
 
 
-def config_files(service: Mapping[str, Any], folder: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Directories and files of the config, as vantage_files takes them, without rights and checks."""
+def config_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]]:
+    """Directories and files of the config, as vantage_files takes them, without permissions and checks."""
     config = service["config"] or {"files": [], "prune": [], "directories": []}
     files = [
-        {"path": f"{folder}/{file['name']}"} | {key: value for key, value in file.items() if value is not None}
+        {key: value for key, value in file.items() if value is not None} | {"path": f"{folder}/{file['name']}"}
         for file in config["files"]
     ]
     prune = [*config["prune"], *(file["name"] for file in files if "sources" in file)]
-    directories = [{"path": f"{folder}/{name}"} for name in config["directories"]]
-    return directories + [{"path": f"{folder}/{name}", "prune": True} for name in prune], files
+    directories = [{"path": f"{folder}/{name}/"} for name in config["directories"]]
+    return [*directories, *({"path": f"{folder}/{name}/", "prune": True} for name in prune), *files]
 
 
 def secret_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]]:
     """The secrets as vantage_files takes them; raises AnsibleFilterError for a name that a file cannot have."""
-    secrets = service["secrets"] or {}
-    for name in secrets:
+    for name in service["secrets"]:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", str(name)):
             raise AnsibleFilterError(
                 f"invalid secret name {str(name)!r} for {service['name']} "
@@ -119,48 +118,57 @@ def secret_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]
             )
     return [
         {"path": f"{folder}/{name}", "content": None if text is None else str(text), "secret": True}
-        for name, text in secrets.items()
+        for name, text in service["secrets"].items()
     ]
 
 
-def service_files(service: Mapping[str, Any], checker: str) -> dict[str, list[dict[str, Any]]]:
-    """`directories` and `files` of the service on a host; without a `checker` no file is checked."""
+def service_files(service: Mapping[str, Any], checker: str, unit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Directories and files of the service on a host, its unit last; without a `checker` no config is checked."""
     uid, _, gid = service["user"].partition(":")
-    directories, files = config_files(service, f"{CONFIG}/{service['home']}")
     found: list[dict[str, Any]] = []
-    for file in files:
-        given = {key: file[key] for key in (*TEXTS, "mode", "sources") if key in file} | {"group": gid}
-        if checker and "check" in file:
-            given["validate"] = check_command(checker, service["image"], file["check"])
-        found.append(given)
+    for given in config_files(service, f"{CONFIG}/{service['home']}"):
+        file = {key: given[key] for key in ("path", "prune", *TEXTS, "sources") if key in given}
+        if not file["path"].endswith("/"):
+            file |= {"mode": "0640", "group": gid}
+        if checker and "check" in given:
+            file["validate"] = check_command(checker, service["image"], given["check"])
+        found.append(file)
     if service["secrets"] is not None:
         folder = f"{SECRETS}/{service['home']}"
         # Group 0 is that of every process of root: then the user alone reads them.
         owner = {"owner": uid} if gid == "0" else {}
-        rights = owner | {"mode": "0500" if owner else "0750", "group": gid}
-        directories.append({"path": folder, "prune": True, "secret": True} | rights)
+        rights = owner | {"group": gid}
+        found.append(
+            {"path": f"{folder}/", "prune": True, "secret": True, "mode": "0500" if owner else "0750"} | rights
+        )
         found += [file | rights | {"mode": "0400" if owner else "0440"} for file in secret_files(service, folder)]
     found += [{"path": f"{PROGRAMS}/{name}", "source": name, "mode": "0755"} for name in service["programs"]]
-    return {"directories": directories, "files": found}
+    # The check of a unit may start the service, which reads the other files.
+    return [*found, {**unit, "vars": {"service": service}, "last": True}]
 
 
-def compose_files(service: Mapping[str, Any], config: str, secrets: str) -> dict[str, list[dict[str, Any]]]:
-    """`directories` and `files` of the service for docker-compose.yml, below two directories of this machine.
+def compose_files(service: Mapping[str, Any], config: str, secrets: str) -> list[dict[str, Any]]:
+    """Directories and files of the service for docker-compose.yml, below two directories of this machine.
 
     Without `secrets` none are written. On this machine the directory around them is its owner's alone. In a container each
     service sees its own, whose files its user, unknown here, must be able to read.
     """
-    directories, given = config_files(service, f"{config}/{service['home']}")
+    given = config_files(service, f"{config}/{service['home']}")
     # git keeps no empty directory, and nothing can be mounted into a missing one.
-    empty = [*(one["path"] for one in directories if "prune" not in one), *(f["path"] for f in given if "sources" in f)]
-    files: list[dict[str, Any]] = [{"path": f"{path}/.gitkeep", "content": ""} for path in empty]
-    files += [{key: f[key] for key in TEXTS if key in f} for f in given if "sources" not in f]
-    found = [{"path": f"{config}/{service['home']}", "prune": True}] if files else []
+    empty = [one["path"].rstrip("/") for one in given if "sources" in one or ("name" not in one and "prune" not in one)]
+    found: list[dict[str, Any]] = [{"path": f"{path}/.gitkeep", "content": ""} for path in empty]
+    found += [
+        {key: one[key] for key in ("path", *TEXTS) if key in one}
+        for one in given
+        if "name" in one and "sources" not in one
+    ]
+    if found:
+        found.append({"path": f"{config}/{service['home']}/", "prune": True})
     if secrets and service["secrets"] is not None:
         folder = f"{secrets}/{service['home']}"
-        found += [{"path": secrets, "mode": "0700"}, {"path": folder, "prune": True, "secret": True}]
-        files += [file | {"mode": "0444"} for file in secret_files(service, folder)]
-    return {"directories": found, "files": files}
+        found += [{"path": f"{secrets}/", "mode": "0700"}, {"path": f"{folder}/", "prune": True, "secret": True}]
+        found += [file | {"mode": "0444"} for file in secret_files(service, folder)]
+    return found
 
 
 # docker-compose.yml ---------------------------------------------------------------------------------------------------
@@ -281,14 +289,12 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "user": service["user"],
         "read_only": True,
         "cap_drop": ["ALL"],
-        "cap_add": service["capabilities"],
         "security_opt": ["no-new-privileges"],
         "group_add": service["groups"],
         "mem_limit": service["memory"],
         "memswap_limit": service["memory"],
         "pids_limit": service["pids"],
         "tmpfs": service["tmpfs"],
-        "extra_hosts": service["hosts"],
         "ports": service["published"],
         "environment": {key: str(value) for key, value in service["environment"].items()},
         "volumes": mounts(service, places),

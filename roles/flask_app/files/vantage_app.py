@@ -305,12 +305,9 @@ def prune_builds(snapshots: list[Snapshot]) -> None:
 # The command line -----------------------------------------------------------------------------------------------------
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="vantage_app.py",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="vantage_app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="print what would change, change nothing")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -323,11 +320,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     command.add_argument("owner", metavar="OWNER")
     command.add_argument("keep", nargs="*", metavar="KEEP")
     commands.add_parser("rollback", help="restore the unit files written since the last deployment")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str]) -> int:
-    arguments = parse(argv)
+    arguments = parser.parse_args(argv)
     try:
         if arguments.command == "canary":
             run_canary(arguments.service, arguments.candidate, arguments.check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
@@ -25,7 +25,7 @@ class Port(NamedTuple):
 
 def roles_of(groups: list[str]) -> set[str]:
     """The roles that playbooks/site.yml runs on a host of these groups."""
-    plays = yaml.safe_load((ROLES.parent / "playbooks/site.yml").read_text(encoding="utf-8"))
+    plays = yaml_load((ROLES.parent / "playbooks/site.yml").read_text(encoding="utf-8"))
     return {entry["role"] for play in plays if set(play["hosts"].split(":")) & set(groups) for entry in play["roles"]}
 
 
@@ -103,6 +103,6 @@ class ActionModule(ActionBase):
         """The ports, the addresses and whether Grafana runs, from the roles' defaults and the host's variables over them."""
         settings: dict[str, Any] = {}
         for path in ROLES.glob("*/defaults/main.yml"):
-            settings |= yaml.safe_load(path.read_text(encoding="utf-8"))
+            settings |= yaml_load(path.read_text(encoding="utf-8"))
         used = {name for name in settings if name.endswith(("_port", "_address", "grafana_enabled"))}
         return {name: self._templar.template(variables.get(name, settings[name])) for name in sorted(used)}

@@ -33,7 +33,8 @@ from urllib.parse import urlencode
 
 UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MIN_SHORT_SECONDS = 30
-ENGINES = ("prometheus", "loki", "jaeger")
+# The engines, with what their query APIs' paths begin with.
+ENGINES = {"prometheus": "/api/v1", "loki": "/loki/api/v1", "jaeger": "/api"}
 QUERY_TIMEOUT_SECONDS = 20
 PARALLEL_QUERIES = 4
 
@@ -123,7 +124,7 @@ CLIENTS = (
     "topk(20, sum by (service_name, client_address) (count_over_time($apps "
     '| json client_address="client_address" | client_address != "" [$w])))'
 )
-FAILED_LINES = "$apps | json | http_response_status_code >= 500"
+FAILED_LINES = " | json | http_response_status_code >= 500"
 
 
 def pattern_examples(service: str, level: str, said: str) -> str:
@@ -162,10 +163,8 @@ def get(url: str) -> Answer:
     except urllib.error.HTTPError as error:
         with error:
             return {"error": f"HTTP {error.code}: {error.read(300).decode(errors='replace').strip()}"}
-    except urllib.error.URLError as error:
-        return {"error": str(error.reason)}
     except (OSError, ValueError) as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": f"{type(error).__name__}: {getattr(error, 'reason', error)}"}
 
 
 def http_transport(addresses: dict[str, str]) -> Transport:
@@ -207,36 +206,21 @@ class Collector:
     def run(self, meta: dict[str, Any]) -> dict[str, Any]:
         """Return the data; raises CollectError when no engine answers."""
         self.find_engines()
-        steps = (("prometheus", self.collect_metrics), ("loki", self.collect_logs), ("jaeger", self.collect_traces))
-        for engine, collect in steps:
+        steps = {"prometheus": self.collect_metrics, "loki": self.collect_logs, "jaeger": self.collect_traces}
+        for engine, collect in steps.items():
             if self.engines[engine]["ok"]:
-                start, lost = time.monotonic(), len(self.problems)
+                start, problems = time.monotonic(), len(self.problems)
                 found = collect()
-                lost = len(self.problems) - lost
+                lost = len(self.problems) - problems
                 missing = f", {lost} queries without an answer" if lost else ""
                 self.log(f"{found}{missing}, {time.monotonic() - start:.1f} s")
-        ranges = {name: self.seconds[name] for name in ("short", "long")}
+        times = {"short": self.seconds["short"], "long": self.seconds["long"], "end": self.end, "since": self.since}
         names = ("engines", "metrics", "logs", "traces", "problems")
-        times = {**ranges, "end": self.end, "since": self.since}
         return {"meta": {**meta, **times}, **{name: getattr(self, name) for name in names}}
-
-    def begin(self, window: str) -> float:
-        """Return when a range begins."""
-        return self.end - self.seconds["short" if window == "short" else "long"]
-
-    def end_of(self, window: str) -> float:
-        """Return when a range ends."""
-        return self.end - (self.seconds["short"] if window == "base" else 0)
-
-    def fill(self, query: str, window: str, **more: str) -> str:
-        """Return a query with the length of the time range, and other values, filled in."""
-        for name, value in {"w": f"{self.seconds[window]}s", **more}.items():
-            query = query.replace(f"${name}", value)
-        return query
 
     def find_engines(self) -> None:
         """Find out which engines answer, the host's time, the oldest sample and the traced services."""
-        oldest = self.fill("min(min_over_time(timestamp(up)[$w:60s]))", "long")
+        oldest = f"min(min_over_time(timestamp(up)[{self.seconds['long']}s:60s]))"
         questions = [
             # The clock of the stores may differ from that of the machine that runs this.
             Question("time", "prometheus", "/api/v1/query", {"query": "time()"}),
@@ -245,21 +229,37 @@ class Collector:
             Question("oldest", "prometheus", "/api/v1/query", {"query": oldest}),
         ]
         clock, _, services, first = answers = self.ask(questions)
-        missing = []
         for question, answer in zip(questions[:3], answers):  # noqa: B905  # Python 3.9
-            error = answer.get("error", "")
-            self.engines[question.engine] = {"ok": "body" in answer, "error": error}
-            if "body" not in answer:
-                missing.append(f"{question.engine}: {error}")
-                self.log(f"no answer from {missing[-1]}")
+            self.engines[question.engine] = {"ok": "body" in answer, "error": answer.get("error", "")}
+        missing = [f"{name}: {engine['error']}" for name, engine in self.engines.items() if not engine["ok"]]
+        for text in missing:
+            self.log(f"no answer from {text}")
         if len(missing) == len(ENGINES):
             raise CollectError(f"no engine answers: {'; '.join(missing)}. Start the stack; `make status` shows it.")
         self.end = float(clock["body"]["data"]["result"][0]) if "body" in clock else time.time()
+        begin = self.end - self.seconds["long"]
+        # When each range begins and ends.
+        self.ranges = {"long": (begin, self.end)}
+        self.ranges["base"] = (begin, self.end - self.seconds["short"])
+        self.ranges["short"] = (self.end - self.seconds["short"], self.end)
         series = first.get("body", {}).get("data", {}).get("result") or []
-        oldest_sample = min((float(one["value"][1]) for one in series), default=0.0)
-        self.since = max(oldest_sample, self.begin("long"))
+        self.since = max([begin, *(float(one["value"][1]) for one in series)])
         # Jaeger traces the queries that it answers.
         self.traced_services = sorted(set(services.get("body", {}).get("data") or []) - {"jaeger"})
+
+    def at_end(self, engine: str, name: str, query: str, window: str, apps: str = "") -> Question:
+        """Return the question for the values at the end of a range, whose length stands for $w."""
+        for key, value in {"w": f"{self.seconds[window]}s", "short": f"{self.seconds['short']}s", "apps": apps}.items():
+            query = query.replace(f"${key}", value)
+        return Question(
+            name, engine, f"{ENGINES[engine]}/query", {"query": query, "time": f"{self.ranges[window][1]:.3f}"}
+        )
+
+    def over_range(self, engine: str, name: str, query: str, window: str, **more: str) -> Question:
+        """Return the question for each point, or the lines, of a range."""
+        begin, end = self.ranges[window]
+        parameters = {"query": query, "start": f"{begin:.3f}", "end": f"{end:.3f}", **more}
+        return Question(name, engine, f"{ENGINES[engine]}/query_range", parameters)
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Any]]:
         """Yield the questions that were answered, with the JSON; the others are recorded as problems."""
@@ -271,22 +271,15 @@ class Collector:
 
     def collect_metrics(self) -> str:
         """Ask Prometheus everything; return a summary."""
-
-        def instant(name: str, query: str, at: float) -> Question:
-            return Question(name, "prometheus", "/api/v1/query", {"query": query, "time": f"{at:.3f}"})
-
-        short = f"{self.seconds['short']}s"
-        questions = [instant(name, self.fill(query, "long", short=short), self.end) for name, query in AT_END.items()]
-        for window in ("short", "long", "base"):
-            at = self.end_of(window)
-            questions += [instant(f"{name}@{window}", self.fill(q, window), at) for name, q in OVER_WINDOW.items()]
+        questions = [self.at_end("prometheus", name, query, "long") for name, query in AT_END.items()]
+        for window in self.ranges:
+            questions += [self.at_end("prometheus", f"{name}@{window}", q, window) for name, q in OVER_WINDOW.items()]
         for window in ("short", "long"):
             # Data of half an hour is shown in full detail.
-            step = max(MIN_STEP_SECONDS, round((self.end - max(self.begin(window), self.since)) / PLOT_POINTS))
-            times = {"start": f"{self.begin(window):.3f}", "end": f"{self.end:.3f}", "step": str(step)}
+            step = max(MIN_STEP_SECONDS, round((self.end - max(self.ranges[window][0], self.since)) / PLOT_POINTS))
             for name, query in OVER_TIME.items():
-                parameters = {"query": query.replace("$rate", f"{max(60, step)}s"), **times}
-                questions.append(Question(f"{name}~{window}", "prometheus", "/api/v1/query_range", parameters))
+                query = query.replace("$rate", f"{max(60, step)}s")
+                questions.append(self.over_range("prometheus", f"{name}~{window}", query, window, step=str(step)))
         questions.append(Question("alerts", "prometheus", "/api/v1/alerts"))
         for question, body in self.answers(questions):
             data, asked = body.get("data") or {}, question.parameters
@@ -303,34 +296,21 @@ class Collector:
         entry = self.metrics.get(name) or self.logs.get(name) or {}
         return [(one["metric"], float(one["value"][1])) for one in entry.get("series", [])]
 
-    def apps(self) -> list[str]:
-        """Return the services that serve requests: those with request metrics or spans."""
-        found = {labels.get("service_name", "") for labels, _ in self.series("requests@long")}
-        found |= {labels.get("service_name", "") for labels, _ in self.series("up") if labels.get("job") == "apps"}
-        return sorted((found | set(self.traced_services)) - {""})
-
-    def log_lines(self, name: str, query: str, window: str, limit: int, direction: str = "backward") -> Question:
-        """Return the question for lines of a range, the newest first."""
-        start, end = (str(int(at * 1e9)) for at in (self.begin(window), self.end))
-        parameters = {"query": query, "start": start, "end": end, "limit": str(limit), "direction": direction}
-        return Question(name, "loki", "/loki/api/v1/query_range", parameters)
-
     def collect_logs(self) -> str:
         """Ask Loki everything; return a summary."""
-        apps = self.apps()
-        selector = f'{{service_name=~"{"|".join(apps)}"}}'
+        # The services that serve requests: those with request metrics or spans.
+        found = {labels.get("service_name", "") for labels, _ in self.series("requests@long")}
+        found |= {labels.get("service_name", "") for labels, _ in self.series("up") if labels.get("job") == "apps"}
+        apps = sorted((found | set(self.traced_services)) - {""})
+        of_apps = f'{{service_name=~"{"|".join(apps)}"}}'
         counts = {"volume@short": VOLUME, "volume@long": VOLUME, "patterns@short": PATTERNS, "patterns@base": PATTERNS}
         counts.update({"clients@short": CLIENTS, "clients@base": CLIENTS} if apps else {})
-        questions = []
-        for name, query in counts.items():
-            window = name.partition("@")[2]
-            at = str(int(self.end_of(window) * 1e9))
-            parameters = {"query": self.fill(query, window, apps=selector), "time": at}
-            questions.append(Question(name, "loki", "/loki/api/v1/query", parameters))
+        questions = [
+            self.at_end("loki", name, query, name.partition("@")[2], apps=of_apps) for name, query in counts.items()
+        ]
         if apps:
-            failed = FAILED_LINES.replace("$apps", selector)
-            questions.append(self.log_lines("raw", selector, "short", MAX_LOG_LINES))
-            questions.append(self.log_lines("failed", failed, "long", MAX_LOG_LINES))
+            for name, query, window in (("raw", of_apps, "short"), ("failed", of_apps + FAILED_LINES, "long")):
+                questions.append(self.over_range("loki", name, query, window, limit=str(MAX_LOG_LINES)))
         for question, body in self.answers(questions):
             self.logs[question.name] = {"query": question.parameters["query"], **read_log_answer(body)}
         self.collect_pattern_examples(apps)
@@ -351,7 +331,7 @@ class Collector:
         examples: dict[str, Any] = {}
         self.logs["examples"] = {"query": pattern_examples(*keys[0]), "patterns": examples}
         questions = [
-            self.log_lines(f"{which}#{place}", pattern_examples(*key), "long", 1, direction)
+            self.over_range("loki", f"{which}#{place}", pattern_examples(*key), "long", limit="1", direction=direction)
             for place, key in enumerate(keys)
             for which, direction in (("first", "forward"), ("last", "backward"))
         ]
@@ -371,7 +351,14 @@ class Collector:
                     kept.setdefault(question.name, {})[trace["traceID"]] = spans
         self.traces = {name: list(traces.values()) for name, traces in kept.items()}
         ids = {trace_id for traces in kept.values() for trace_id in traces}
-        self.traces["named"] = self.collect_named_traces(ids)
+        # The traces of the example lines that the searches did not find.
+        patterns = self.logs.get("examples", {}).get("patterns", {}).values()
+        named = {labels.get("trace_id", "") for entry in patterns for _, _, labels in entry.get("last", [])}
+        missing = [Question("example", "jaeger", f"/api/traces/{one}") for one in sorted(named - ids - {""})]
+        # A trace that was not sampled, or is older than the retention, is not an error.
+        answers = self.ask(missing) if missing else []
+        found = [trace for answer in answers for trace in answer.get("body", {}).get("data") or []]
+        self.traces["named"] = [read_spans(trace) for trace in found]
         return f"traces: {len(ids)} from {len(questions)} queries"
 
     def trace_searches(self, service: str) -> Iterator[Question]:
@@ -382,40 +369,29 @@ class Collector:
             return Question(name, "jaeger", "/api/traces", {"service": service, **times, "limit": str(limit), **more})
 
         services, end = len(self.traced_services), self.end - SPAN_DELAY_SECONDS
-        yield search("short", self.begin("short"), end, SHORT_RANGE_TRACES // services)
-        begin = max(self.since, self.begin("long"))
-        covered = max(self.begin("short") - begin, 1.0)
+        begins = {window: self.ranges[window][0] for window in ("short", "long")}
+        yield search("short", begins["short"], end, SHORT_RANGE_TRACES // services)
+        begin = max(self.since, begins["long"])
+        covered = max(begins["short"] - begin, 1.0)
         slices = min(MAX_SLICES, max(1, round(covered / 60)))
         limit = max(4, TRACES_PER_SLICE * MAX_SLICES // slices // services)
         for number in range(slices):
             start = begin + number * covered / slices
             yield search("base", start, start + covered / slices, limit)
-        for window in ("short", "long"):
-            begin = self.begin(window)
+        for window, begin in begins.items():
             # A caller's span is an error at 404 as well, so failures are also searched by status.
-            of_service = [
-                labels for labels, _ in self.series(f"requests@{window}") if labels["service_name"] == service
-            ]
-            statuses = sorted({labels.get("http_response_status_code", "") for labels in of_service})
-            failed = [{"http.response.status_code": status} for status in statuses if status.startswith("5")]
+            statuses = {
+                labels.get("http_response_status_code", "")
+                for labels, _ in self.series(f"requests@{window}")
+                if labels["service_name"] == service
+            }
+            failed = [{"http.response.status_code": status} for status in sorted(statuses) if status.startswith("5")]
             for tags in ({"error": "true"}, *failed):
                 with_tags = json.dumps(tags, separators=(",", ":"))
                 yield search(f"failed@{window}", begin, end, MAX_EXTREME_TRACES, tags=with_tags)
-            p99 = {labels.get("service_name"): value for labels, value in self.series(f"p99@{window}")}.get(
-                service, 0.0
-            )
-            if p99 > 0:
-                least = f"{int(p99 * 1e6)}us"
-                yield search(f"slow@{window}", begin, end, MAX_EXTREME_TRACES, minDuration=least)
-
-    def collect_named_traces(self, have: set[str]) -> list[Any]:
-        """Return the traces of the example lines that the searches did not find."""
-        patterns = self.logs.get("examples", {}).get("patterns", {}).values()
-        named = {labels.get("trace_id", "") for entry in patterns for _, _, labels in entry.get("last", [])}
-        questions = [Question("example", "jaeger", f"/api/traces/{one}") for one in sorted(named - have - {""})]
-        # A trace that was not sampled, or is older than the retention, is not an error.
-        answers = self.ask(questions) if questions else []
-        return [read_spans(trace) for answer in answers for trace in answer.get("body", {}).get("data") or []]
+            for labels, p99 in self.series(f"p99@{window}"):
+                if labels.get("service_name") == service and p99 > 0:
+                    yield search(f"slow@{window}", begin, end, MAX_EXTREME_TRACES, minDuration=f"{int(p99 * 1e6)}us")
 
 
 def read_log_answer(body: Any) -> dict[str, Any]:

@@ -1,42 +1,21 @@
 #!/usr/bin/python3
-"""Puts several files in place in one round trip: all of them, or none where a checker refuses one."""
+"""Puts several files in place in one round trip: all of them, or none where a checker refuses one.
+
+files: the files and directories, each with
+    path                a path that ends in / is a directory; the parents of files are made as 0755
+    mode, owner, group  numbers or names
+    secret              hides the content in all output
+    prune               of a directory: removes the files below that are not listed
+    content             of a file; or template with its vars, source, or sources, a pattern of the role's files for which
+                        path is the directory; a secret without any is generated on the host and kept
+    validate            of a file: command whose %s is the new file; check mode runs it too
+    backup              of a file: keeps the previous one
+    last                of a file: its check needs the others in place
+apply: command that makes the files effective and prints what it changes; in check mode it may be missing
+secrets, show_diff: set by the action plugin
+"""
 
 from __future__ import annotations
-
-DOCUMENTATION = """
-module: vantage_files
-short_description: Puts several files in place in one round trip, or none of them
-description:
-  - A template task costs two round trips a file. This does the directories and files of a service in one.
-  - Every changed file is checked before the first is written, so a refused config leaves all others as they were.
-    Check mode runs the checks as well and writes nothing.
-author: [Vantage]
-options:
-  directories:
-    description:
-      - Directories, with path, mode, owner and group (numbers or names); prune, which removes the files below that are not
-        listed in files; and secret, which hides what is removed. The parents of files are made as 0755.
-    type: list
-    elements: dict
-    default: []
-  files:
-    description:
-      - Files, with path; one of template, source (both of the role), content, and sources, a pattern of the role's files
-        for which path is the directory; mode, owner, group; validate, a command whose %s is the new file; backup, to keep
-        the previous file; last, for a file whose check needs the others in place; and secret, which hides the content in all output. A secret without content is generated on the
-        host and kept.
-    type: list
-    elements: dict
-    default: []
-  secrets:
-    description: Set by the action plugin, the contents of secret files by their path.
-    type: dict
-    default: {}
-  show_diff:
-    description: Set by the action plugin.
-    type: bool
-    default: false
-"""
 
 import grp
 import hashlib
@@ -164,44 +143,56 @@ class FileSet:
 
     def prune(self, directory, keep):
         """Removes the files below the directory that are not among those to keep."""
-        for folder, _, names in sorted(os.walk(directory["path"])):
+        for folder, _, names in sorted(os.walk(directory["path"].rstrip("/"))):
             for path in sorted(os.path.join(folder, name) for name in names):
                 if path not in keep:
                     self.record_change(path, read(path), "", directory.get("secret"))
                     if not self.module.check_mode:
                         os.unlink(path)
 
+    def apply(self, command):
+        """The output of the command; empty if it does not exist yet."""
+        if not command or (self.module.check_mode and not os.path.exists(command[0])):
+            return ""
+        status, out, err = self.module.run_command(command)
+        if status:
+            self.module.fail_json(msg=(err or out).strip(), changed=bool(self.paths), paths=self.paths)
+        return out
+
 
 def main():
     module = AnsibleModule(
         argument_spec={
-            "directories": {"type": "list", "elements": "dict", "default": []},
             # What the files hold may be secret; the task's no_log hides it, and their names stay readable.
             "files": {"type": "list", "elements": "dict", "default": []},
+            "apply": {"type": "list", "elements": "str", "default": []},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "show_diff": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
-    files = [dict(item) for item in module.params["files"]]
+    directories = [item for item in module.params["files"] if item["path"].endswith("/")]
+    files = [dict(item) for item in module.params["files"] if item not in directories]
     for item in files:
         if item.get("secret"):
             item["content"] = module.params["secrets"][item["path"]]
         if item["content"] is None:
             item["content"] = read(item["path"]) or secrets.token_urlsafe(24)
     found = FileSet(module)
-    for item in module.params["directories"]:
-        found.make_parents(item["path"])
-        found.make_directory(item["path"], wanted_permissions(item, "0755"))
+    for item in directories:
+        path = item["path"].rstrip("/")
+        found.make_parents(path)
+        found.make_directory(path, wanted_permissions(item, "0755"))
     # A check of the last files may start what reads the others.
     found.write_files([item for item in files if not item.get("last")])
     found.write_files([item for item in files if item.get("last")])
-    for item in module.params["directories"]:
+    for item in directories:
         if item.get("prune"):
             found.prune(item, {file["path"] for file in files})
+    applied = found.apply(module.params["apply"])
     contents = [f"{item['content']}\0" for item in files if not item.get("secret")]
     module.exit_json(
-        changed=bool(found.paths), paths=found.paths, diff=found.diff,
+        changed=bool(found.paths or applied), paths=found.paths, applied=applied, diff=found.diff,
         digest=hashlib.sha256("".join(contents).encode("utf-8", "surrogateescape")).hexdigest(),
         # The content is long and was shown as a difference where one was asked for.
         invocation={"module_args": {"files": [item["path"] for item in files]}},

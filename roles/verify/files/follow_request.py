@@ -277,7 +277,7 @@ class Verification:
         hint = f"{self.see(settings.app)} verify_path sets another path."
         self.hop("app", self.find_app, f"no answer of {settings.url}", hint)
         if not self.trace_ids:
-            self.rows += self.find_signals()
+            self.find_signals()
             return
         (trace_id,) = self.trace_ids
         line = f" | trace_id = `{trace_id}`"
@@ -295,8 +295,8 @@ class Verification:
         hint = "Is --enable-feature=exemplar-storage set, and does the app answer in OpenMetrics?"
         self.hop("exemplar", self.find_exemplar, "no exemplar in Prometheus", hint)
 
-    def find_signals(self) -> list[tuple[str, float, str]]:
-        """A row for each signal of an app without X-Trace-Id; raises HopError if a required one is missing."""
+    def find_signals(self) -> None:
+        """Adds a row for each signal of an app without X-Trace-Id; raises HopError if a required one is missing."""
         settings, sent = self.settings, secrets.token_hex(16)
         # An instrumented app continues this trace. An answer of 500 has a trace as well.
         context = {"traceparent": f"00-{sent}-{secrets.token_hex(8)}-01"}
@@ -306,37 +306,30 @@ class Verification:
             "trace": lambda: self.find_trace(sent, []),
             "metric": self.find_any_metric,
         }
-        missing, rows, begin, took = dict.fromkeys(SIGNALS, ""), {}, time.monotonic(), 0.0
+        hint = (
+            f"{settings.url} answered without X-Trace-Id. Does the app use flask_vantage, or the instrumentation that was "
+            f"set? {self.see(settings.app)}"
+        )
+        earlier, begin, took = len(self.rows), time.monotonic(), 0.0
+        for signal in settings.signals:
+            self.hop(signal, finds[signal], MISSING[signal], hint)
+        missing = {signal: "" for signal in SIGNALS if signal not in settings.signals}
         while missing:
             took = time.monotonic() - begin
             for signal in list(missing):
                 found, missing[signal] = attempt(finds[signal])
                 if found:
                     del missing[signal]
-                    rows[signal] = (signal, took, found)
-            is_required = bool(set(missing) & set(settings.signals))
-            if took > min(settings.seconds, settings.seconds if is_required else self.patience(missing, took)):
+                    self.rows.append((signal, took, found))
+            can_be_counted = settings.is_scraped or "trace" not in missing
+            if took > min(settings.seconds, SCRAPE_SECONDS if can_be_counted else SPANS_SECONDS):
                 break
             time.sleep(0.3)
-        for signal in settings.signals:
-            if signal in missing:
-                raise HopError(
-                    f"verify failed at hop '{signal}': {missing[signal] or MISSING[signal]} within {settings.seconds:.0f} s. "
-                    f"{settings.url} answered without X-Trace-Id. Does the app use flask_vantage, or the instrumentation "
-                    f"that was set? {self.see(settings.app)}"
-                )
         if "trace" in missing and (found := attempt(self.find_other_traces)[0]):
             del missing["trace"]
-            rows["trace"] = ("trace", took, found)
-        rows |= {signal: (signal, took, f"- ({error or MISSING[signal]})") for signal, error in missing.items()}
-        return [rows[signal] for signal in SIGNALS]
-
-    def patience(self, missing: dict[str, str], took: float) -> float:
-        """Seconds to look for signals that the app need not give, of which `took` have passed."""
-        if self.settings.is_scraped or "trace" not in missing or took < SPANS_SECONDS:
-            return SCRAPE_SECONDS
-        # The spans of an app that begins its own traces may still be counted.
-        return SCRAPE_SECONDS if attempt(self.find_other_traces)[0] else SPANS_SECONDS
+            self.rows.append(("trace", took, found))
+        self.rows += [(signal, took, f"- ({error or MISSING[signal]})") for signal, error in missing.items()]
+        self.rows[earlier:] = sorted(self.rows[earlier:], key=lambda row: SIGNALS.index(row[0]))
 
 
 def main(argument: str) -> int:

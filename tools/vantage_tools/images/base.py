@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tarfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from vantage_tools.errors import UserError
-from vantage_tools.process import last_lines
+from vantage_tools.process import capture, last_lines
 
 from .archive import EPOCH, new_layer
 from .manifest import Base
-from .progress import Progress
 
 _CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 _DIRECTORIES = {
@@ -32,37 +29,20 @@ _MMDEBSTRAP = [
 ]  # fmt: skip
 
 
-def make_base(base: Base, target: Path, progress: Progress) -> None:
-    """Write the root file system `base` as a plain tar to `target`, unless it is there."""
-    if target.is_file():
-        return
-    partial = target.with_name(target.name + ".partial")
+def make_base(base: Base, target: Path) -> None:
+    """Write the root file system `base` as a plain tar; raises UserError with mmdebstrap's last lines."""
     # A base with a key of its own is another distribution, which Debian's mirror does not have.
     mirror = "VANTAGE_UBUNTU_MIRROR" if base.key else "VANTAGE_DEBIAN_MIRROR"
     command = [*_MMDEBSTRAP, f"--include={','.join(base.packages)}"]
     command += [f"--components={','.join(base.components)}"] if base.components else []
     command += [f"--keyring={base.key}"] if base.key else []
-    command += [base.suite, str(partial), *filter(None, [os.environ.get(mirror)])]
-    log = target.with_suffix(".log")
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8"}
-    with (
-        progress.step(f"{base.suite} packages for {base.name}") as step,
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
-    ):
-        try:
-            while process.poll() is None:
-                time.sleep(0.5)
-                step.detail = last_lines(log.read_text(errors="replace"), 1).removeprefix("I: ")[:60]
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode != 0:
+    command += [base.suite, str(target), *filter(None, [os.environ.get(mirror)])]
+    done = capture(*command, env=os.environ | {"SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8"})
+    if done.returncode != 0:
         raise UserError(
-            f"base {base.name}: mmdebstrap {base.suite} failed; its last lines:\n{last_lines(log.read_text(errors='replace'), 12)}",
-            f"Check that its packages are reachable, or set {mirror} to another mirror. Full log: {log}",
+            f"base {base.name}: mmdebstrap {base.suite} failed; its last lines:\n{last_lines(done.stdout, 12)}",
+            f"Check that its packages are reachable, or set {mirror} to another mirror.",
         )
-    partial.replace(target)
 
 
 def make_scratch(target: Path, source: Path, users: Mapping[str, int]) -> None:
@@ -72,7 +52,7 @@ def make_scratch(target: Path, source: Path, users: Mapping[str, int]) -> None:
     `users` are names and numbers besides root and nobody.
     """
     accounts = {"root": 0, "nobody": 65534, **users}
-    with new_layer(target) as layer:
+    with new_layer(target) as layer, tarfile.open(source) as tar:
         for path, mode in _DIRECTORIES.items():
             layer.directory(path, mode)
         passwd = (f"{name}:x:{number}:{number}:{name}:/{'root' if number == 0 else ''}:/sbin/nologin\n"
@@ -81,24 +61,10 @@ def make_scratch(target: Path, source: Path, users: Mapping[str, int]) -> None:
         layer.data("/etc/group", "".join(f"{name}:x:{number}:\n" for name, number in accounts.items()).encode())
         # Go's resolver reads it: local names first, then DNS.
         layer.data("/etc/nsswitch.conf", b"hosts: files dns\n")
-        for name, content in sorted(_certificates_and_zones(source).items()):
-            if isinstance(content, str):
-                layer.symlink(name, content)
-            else:
-                layer.data(name, content)
-
-
-def _certificates_and_zones(source: Path) -> dict[str, bytes | str]:
-    """Return the content of each file, or the target of each link, by name."""
-    found: dict[str, bytes | str] = {}
-    with tarfile.open(source) as tar:
-        for member in tar:
-            name = member.name.removeprefix("./")
+        members = {member.name.removeprefix("./"): member for member in tar}
+        for name, member in sorted(members.items()):
             if name == _CERTIFICATES or (name.startswith("usr/share/zoneinfo/") and "/right/" not in name):
                 if member.issym():
-                    found[name] = member.linkname
+                    layer.symlink(name, member.linkname)
                 elif stream := tar.extractfile(member):
-                    found[name] = stream.read()
-    if _CERTIFICATES not in found:
-        raise UserError(f"{source}: /{_CERTIFICATES} is missing", "Run: vantage images clean")
-    return found
+                    layer.data(name, stream.read())

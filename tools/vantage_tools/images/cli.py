@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
-from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +14,7 @@ from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
 
 from . import engine, keys, registry
-from .getting import Getter, Missing
+from .getting import Getter
 from .gobuild import GoBuild, architecture, require_space
 from .manifest import Image, Manifest, Reference, load
 from .progress import Progress
@@ -30,44 +25,30 @@ _TOOL_BYTES = 3 * 1024**3
 
 app = typer.Typer(help="Get the images: pulled where a registry answers, else made.", no_args_is_help=True)
 
-
-class Source(StrEnum):
-    """Where images come from; auto pulls where a registry answers and makes the rest."""
-
-    AUTO = "auto"
-    PULL = "pull"
-    MAKE = "make"
-
-
 # Exit statuses of `check`.
 TAG_NOT_FOUND = 1
 NO_ANSWER = 3
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="As in images.yml; default: all for hosts.")]
-SourceOption = Annotated[Source, typer.Option(help="Whether to pull or make.")]
 
 
 def _world() -> tuple[Manifest, Store]:
     return load(ROOT), Store(cache_dir().expanduser().absolute())
 
 
-def _get(names: list[str] | None, source: Source, refresh: bool = False) -> tuple[Store, list[Image]]:
+def _get(names: list[str] | None, refresh: bool = False) -> tuple[Store, list[Image]]:
     """Get images and return them; their records are in the store."""
     manifest, store = _world()
     images = manifest.select(names or [])
     with store.lock():
         for image in images if refresh else ():
             store.drop(image.name)
-        current = Getter(manifest, store, Progress(0), source).current
-        absent = [image for image in images if current(image) is None]
-        getter = Getter(manifest, store, Progress(len(absent)), source)
+        current = Getter(manifest, store, Progress(0)).current
+        absent = [image for image in images if not current(image)]
+        getter = Getter(manifest, store, Progress(len(absent)))
         try:
             for image in absent:
-                result = getter.get(image)
-                if isinstance(result, Missing):
-                    wish = f" Set {image.archive_variable} to an archive of it." if image.archive_variable else ""
-                    print(f"{image.name}: not available ({result.why}). The rest runs without it.{wish}",
-                          file=sys.stderr)  # fmt: skip
+                getter.get(image)
         finally:
             # After a failure too: the images so far can be used.
             store.write_index(manifest)
@@ -77,38 +58,48 @@ def _get(names: list[str] | None, source: Source, refresh: bool = False) -> tupl
 @app.command("get")
 def get_images(
     names: Names = None,
-    source: SourceOption = Source.AUTO,
     refresh: Annotated[bool, typer.Option("--refresh", help="Get them again.")] = False,
 ) -> None:
     """Get images into the cache; prints nothing when all are there."""
-    _get(names, source, refresh)
+    _get(names, refresh)
 
 
 @app.command("load")
-def load_images(names: Names = None, source: SourceOption = Source.AUTO) -> None:
+def load_images(names: Names = None) -> None:
     """Get images and load them into the local engine."""
     engine.require("loading images")
-    store, images = _get(names, source)
+    store, images = _get(names)
     for image in images:
         record = store.record(image.name)
         if record is None and names:
             raise UserError(f"image {image.name} is not available", "See the line above.")
         if record and engine.image_id(record.ref) not in (record.id, record.digest):
-            engine.load(store.folder / record.file)
+            engine.load(store.folder / record.file, f"Run: vantage images get --refresh {image.name}")
 
 
 @app.command("list")
-def list_images(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def list_images() -> None:
     """Show each image, its size and where it came from."""
     manifest, store = _world()
-    records = {image.name: store.record(image.name) for image in manifest.images}
-    if as_json:
-        print(json.dumps({name: record and asdict(record) for name, record in records.items()}, indent=2))
-        return
-    for name, record in records.items():
-        size = (store.folder / record.file).stat().st_size / 1e6 if record else 0
-        shown = f"{record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}" if record else "missing"
-        print(f"{name:18} {shown}")
+    for image in manifest.images:
+        shown = "missing"
+        if record := store.record(image.name):
+            size = (store.folder / record.file).stat().st_size / 1e6
+            shown = f"{record.origin:8} {size:6.0f} MB  {record.ref}  {record.id[7:19]}"
+        print(f"{image.name:18} {shown}")
+
+
+@app.command("pin")
+def pin_module(name: Annotated[str, typer.Argument(metavar="NAME", help="As in images.yml.")]) -> None:
+    """Write go.mod and go.sum of an image or tool."""
+    manifest, store = _world()
+    make = manifest.tools.get(name) or manifest.select([name])[0].make
+    if "module" not in make:
+        raise UserError(f"image {name} is not made from a Go module.")
+    progress = Progress(1)
+    progress.begin(name)
+    with store.lock(), progress.step(f"pinning {make['module']} {make['version']}"):
+        GoBuild(name, make, manifest.folder, store.cache, progress).pin()
 
 
 @app.command("tool")
@@ -117,17 +108,17 @@ def make_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under to
     manifest, store = _world()
     if name not in manifest.tools:
         raise UserError(f"unknown tool: {name!r} ({', '.join(manifest.tools)})")
-    make, source = manifest.tools[name], manifest.folder / name
-    folder = store.cache / "tools" / f"{name}-{keys.program_key(make, source, architecture())}"
+    make, progress = manifest.tools[name], Progress(1)
+    build = GoBuild(name, make, manifest.folder, store.cache, progress)
+    folder = store.cache / "tools" / f"{name}-{keys.program_key(make, build.folder, architecture())}"
     with store.lock():
         if not folder.is_dir():
-            progress = Progress(1)
             progress.begin(name)
             require_space(store.cache, _TOOL_BYTES)
             folder.parent.mkdir(exist_ok=True)
             for old in folder.parent.glob(f"{name}-*"):
                 shutil.rmtree(old)
-            GoBuild(name, make, source, store.cache, progress).run(folder)
+            build.run(folder)
             progress.done(f"made {make['version']}")
     (program,) = make["binaries"].values()
     print(folder / Path(program).name)
@@ -157,16 +148,15 @@ def check_tags() -> None:
     manifest, _ = _world()
     refs = [image.pull for image in manifest.images if image.pull]
     refs += re.findall(r"^ARG BASE_IMAGE=(\S+)$", (manifest.root / "app/Dockerfile").read_text(), re.MULTILINE)
-    is_reachable = cache(registry.is_reachable)
-    statuses = {_check(ref, is_reachable) for ref in refs}
+    statuses = {_check(ref) for ref in refs}
     raise typer.Exit(TAG_NOT_FOUND if TAG_NOT_FOUND in statuses else max(statuses))
 
 
-def _check(ref: str, is_reachable: Callable[[str], bool]) -> int:
+def _check(ref: str) -> int:
     """Print what the registry answers about one tag, and return the exit status that it calls for."""
     reference = Reference.parse(ref)
     try:
-        if not is_reachable(reference.host):
+        if not registry.is_reachable(reference.host):
             raise registry.RegistryError(reference.host)
         print(f"{ref}@{registry.digest_of(reference)}")
     except registry.TagNotFoundError:

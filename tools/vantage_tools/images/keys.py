@@ -37,7 +37,7 @@ def hash_of_files(files: Iterable[Path], relative_to: Path) -> list[list[str]]:
 def base_key(base: Base) -> str:
     """Return the key of a Debian base. Debian's newer packages do not change it: `clean` does."""
     # The key of the archive says who signed, not what is in it.
-    return hash_of([FORMAT, base.suite, list(base.packages), *([list(base.components)] if base.components else [])])
+    return hash_of([FORMAT, base.suite, base.packages, *([base.components] if base.components else [])])
 
 
 def pulled_key(image: Image) -> str:

@@ -7,10 +7,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from vantage_tools.errors import UserError
 from vantage_tools.vm import host_tools
 
-from . import engine
-from .archive import Ids, ids_in_archive, naming_damage, new_layer, write_image
+from . import engine, registry
+from .archive import Ids, new_layer, write_image
 from .base import make_base, make_scratch
 from .gobuild import GoBuild, architecture, require_space
 from .keys import FORMAT, app_files, base_key, hash_of, hash_of_files, program_key
@@ -19,9 +20,8 @@ from .progress import Progress
 from .store import Store
 from .wheels import download, serve
 
-# The base of the app's image where no registry answers, and the Python in it.
+# Of the app's image where no registry answers.
 PYTHON_VERSION = "3.13"
-PYTHON_BASE_REF = "docker.io/vantage/python:3.13-debian13"
 # A static program's certificates and time zones come from this one.
 _CERTIFICATE_BASE = "promtail-base"
 
@@ -36,9 +36,6 @@ class Maker:
 
     def make(self, image: Image) -> Ids:
         """Write the archive of `image` and return its ids; raises UserError."""
-        if host_tools.missing_packages("images"):
-            with self.progress.step("installing the tools that images are made with"):
-                host_tools.install("images")
         makers = {"go": self._go, "debian": self._debian, "app": self._app}
         return makers[image.make["kind"]](image)
 
@@ -46,6 +43,9 @@ class Maker:
         """Return where the result of a step is kept; results with another key are removed."""
         target = self.store.work / (prefix + key)
         if not target.exists():
+            if host_tools.missing_packages("images"):
+                with self.progress.step("installing the tools that images are made with"):
+                    host_tools.install("images")
             for old in self.store.work.glob(f"{prefix}*"):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         return target
@@ -53,22 +53,25 @@ class Maker:
     def _base(self, name: str) -> Path:
         base = self.manifest.bases[name]
         target = self._cached(f"base-{name}-", f"{base_key(base)}.tar")
-        make_base(base, target, self.progress)
+        if not target.is_file():
+            partial = target.with_name(target.name + ".partial")
+            with self.progress.step(f"{base.suite} packages for {name}"):
+                make_base(base, partial)
+            partial.replace(target)
         return target
 
     def _write(self, image: Image, *layers: Path) -> Ids:
         with self.progress.step("writing the archive"):
             archive = self.store.archive(image.name)
-            return write_image(archive, image.make["ref"], layers, image.make["config"], architecture())
+            return write_image(archive, image.made_ref, layers, image.make["config"], architecture())
 
     def _debian(self, image: Image) -> Ids:
         return self._write(image, self._base(image.make["base"]))
 
     def _go(self, image: Image) -> Ids:
         make = image.make
-        source = self.manifest.folder / image.name
-        programs = self._cached(f"programs-{image.name}-", program_key(make, source, architecture()))
-        build = GoBuild(image.name, make, source, self.store.cache, self.progress)
+        build = GoBuild(image.name, make, self.manifest.folder, self.store.cache, self.progress)
+        programs = self._cached(f"programs-{image.name}-", program_key(make, build.folder, architecture()))
         if not programs.is_dir():
             require_space(self.store.cache)
             build.run(programs)
@@ -77,14 +80,14 @@ class Maker:
             with new_layer(top) as layer:
                 for path, settings in make.get("directories", {}).items():
                     uid, gid = settings["owner"].split(":")
-                    layer.directory(path, int(settings["mode"], 8), (int(uid), int(gid)))
+                    layer.directory(path, int(settings["mode"], 8), int(uid), int(gid))
                 for path in make["binaries"].values():
                     layer.file(path, programs / Path(path).name, 0o755)
                 if files := make.get("module_files"):
                     folder = build.module_folder()
                     for name, path in files.items():
                         layer.file(path, folder / name)
-            bottom = self._base(make["base"]) if make.get("base") else self._scratch(make.get("users", {}))
+            bottom = self._base(make["base"]) if "base" in make else self._scratch(make.get("users", {}))
             return self._write(image, bottom, top)
 
     def _scratch(self, users: dict[str, int]) -> Path:
@@ -97,8 +100,14 @@ class Maker:
         return target
 
     def _app(self, image: Image) -> Ids:
+        """Build app/Dockerfile, on its own base where a registry answers, else on one of Debian's packages."""
         engine.require("building app/Dockerfile")
-        self._load_python_base(image.make["base"])
+        if registry.is_reachable("docker.io"):
+            try:
+                return self._build_app(image, {})
+            except UserError as error:
+                self.progress.note(f"{error}\nUsing a base made of Debian's packages.")
+        base = self._load_python_base(image.make["base"])
         context = self.manifest.root / "app"
         requirements = sorted(context.glob("requirements*.txt"))
         key = hash_of([PYTHON_VERSION, architecture(), hash_of_files(requirements, context)])
@@ -106,42 +115,36 @@ class Maker:
         with self.progress.step("fetching Python packages"):
             download(requirements, wheels, PYTHON_VERSION)
         with serve(wheels) as url:
-            arguments = {"BASE_IMAGE": PYTHON_BASE_REF, "PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "127.0.0.1"}
+            arguments = {"BASE_IMAGE": base, "PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "127.0.0.1"}
             # The host's network, because the index listens on 127.0.0.1 only.
             return self._build_app(image, arguments, "--network=host")
 
-    def build_app_on_official_base(self, image: Image) -> Ids:
-        """Build app/Dockerfile with no argument changed, on its own base from a registry."""
-        engine.require("building app/Dockerfile")
-        return self._build_app(image, {})
-
     def _build_app(self, image: Image, arguments: dict[str, str], *options: str) -> Ids:
-        root, ref = self.manifest.root, str(image.made_ref)
+        root, ref = self.manifest.root, image.made_ref
         # The content's hash, not a commit's: the same files are the same image, committed or not.
         revision = hash_of(hash_of_files(app_files(root), root))
         arguments = {**arguments, "VERSION": ref.rpartition(":")[2], "REVISION": revision}
         with self.progress.step("building app/Dockerfile"):
-            engine.build(root / "app", ref, arguments, self.store.work / "app.log", *options)
+            engine.build(root / "app", ref, arguments, *options)
         with self.progress.step("writing the archive"):
             return engine.save(ref, self.store.archive(image.name))
 
-    def _load_python_base(self, name: str) -> None:
-        target = self.store.work / f"image-{name}-{base_key(self.manifest.bases[name])}.tar.gz"
-        if not target.is_file():
-            rootfs = self._base(name)
+    def _load_python_base(self, name: str) -> str:
+        """Load what stands in for python:3.13-slim into the engine and return its reference."""
+        rootfs = self._base(name)
+        ref = f"docker.io/vantage/python:{rootfs.stem}"
+        if not engine.image_id(ref):
             with (
-                self.progress.step("writing the Python base"),
+                self.progress.step("loading the Python base"),
                 tempfile.TemporaryDirectory(dir=self.store.work, suffix=".partial") as temporary,
             ):
-                top = Path(temporary, "python.tar")
+                top, archive = Path(temporary, "python.tar"), Path(temporary, "image.tar.gz")
                 with new_layer(top) as layer:
                     # As in the official image; and pip may install, because this is a container.
-                    for name in ("python", "python3", "pip"):
-                        layer.symlink(f"/usr/local/bin/{name}", f"/usr/bin/{'pip3' if name == 'pip' else 'python3'}")
+                    for program, target in (("python", "python3"), ("python3", "python3"), ("pip", "pip3")):
+                        layer.symlink(f"/usr/local/bin/{program}", f"/usr/bin/{target}")
                     layer.data(f"/usr/lib/python{PYTHON_VERSION}/.wh.EXTERNALLY-MANAGED", b"")
                 settings = {"Cmd": ["python3"], "Env": ["LANG=C.UTF-8"]}
-                write_image(target, PYTHON_BASE_REF, [rootfs, top], settings, architecture())
-        with naming_damage(str(target), "Run: vantage images clean"):
-            _, ids = ids_in_archive(target)
-        if engine.image_id(PYTHON_BASE_REF) not in (ids.id, ids.digest):
-            engine.load(target)
+                write_image(archive, ref, [rootfs, top], settings, architecture())
+                engine.load(archive, "Run: vantage images clean")
+        return ref

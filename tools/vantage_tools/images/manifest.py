@@ -1,4 +1,4 @@
-"""Reads and checks the manifest tools/images/images.yml."""
+"""Reads the manifest tools/images/images.yml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import yaml
 from vantage_tools.errors import UserError
 
 FOLDER = "tools/images"
-KINDS = ("go", "debian", "app")
 _MAKE_KEYS = (
     "ref", "kind", "module", "version", "tags", "cgo", "base", "ldflags_x", "binaries", "module_files", "users",
     "directories", "config",
@@ -47,39 +46,43 @@ class Base:
 
     name: str
     suite: str
-    packages: tuple[str, ...]
+    packages: list[str]
     # Of the archive; mmdebstrap's default is main.
-    components: tuple[str, ...] = ()
+    components: list[str] = field(default_factory=list)
     # The archive's public key where a Debian machine has none.
     key: Path | None = None
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image of the manifest; `make` is the raw mapping of how it is built, or empty."""
+    """One image of the manifest; `make` is the raw mapping of how it is built; without it the image may be missing."""
 
     name: str
-    variable: str | None = None
-    pull: str | None = None
-    ref: str | None = None
+    # The role variable that takes its reference.
+    variable: str = ""
+    pull: str = ""
     make: Mapping[str, Any] = field(default_factory=dict)
-    optional: bool = False
     # Used on this machine only, never sent to a host: the system container.
     local: bool = False
-    enabled_variable: str | None = None
-    archive_variable: str | None = None
+    # The reference of a made image that is not in `make`: of the app, whose version is its project's.
+    ref: str = ""
 
     @property
-    def made_ref(self) -> str | None:
-        """The reference of the image when it is made, or None when it cannot be made."""
-        return self.make.get("ref", self.ref) if self.make else None
+    def made_ref(self) -> str:
+        """The reference of the image when it is made."""
+        return str(self.make.get("ref", self.ref))
+
+    @property
+    def archive_variable(self) -> str:
+        """The environment variable that names an archive of an image that cannot be made."""
+        return "" if self.make else f"VANTAGE_{self.name.upper()}_ARCHIVE"
 
 
 @dataclass(frozen=True)
 class Manifest:
     """All images in their order, the bases they share, and how programs for this machine are built."""
 
-    images: tuple[Image, ...]
+    images: list[Image]
     bases: Mapping[str, Base]
     tools: Mapping[str, Mapping[str, Any]]
     # The checkout it was read from.
@@ -107,40 +110,26 @@ def _base(folder: Path, name: str, raw: dict[str, Any]) -> Base:
     _check_keys(f"base {name}", raw, {item.name for item in fields(Base)} - {"name"})
     # YAML cannot join two lists, so a list in the list is an alias.
     packages = [one for entry in raw["packages"] for one in (entry if isinstance(entry, list) else [entry])]
-    key = folder / raw["key"] if raw.get("key") else None
-    return Base(name, raw["suite"], tuple(packages), tuple(raw.get("components", ())), key)
+    key = folder / raw["key"] if "key" in raw else None
+    return Base(name, raw["suite"], packages, raw.get("components", []), key)
 
 
-def _image(raw: dict[str, Any], bases: Mapping[str, Base], version: str) -> Image:
+def _image(raw: dict[str, Any], version: str) -> Image:
     where = f"image {raw.get('name', '?')}"
     _check_keys(where, raw, (item.name for item in fields(Image)))
-    image = Image(**raw)
-    make, kind, base = image.make, image.make.get("kind"), image.make.get("base")
-    _check_keys(f"{where}, make", make, _MAKE_KEYS)
-    if kind == "app":
+    _check_keys(f"{where}, make", raw.get("make", {}), _MAKE_KEYS)
+    image = Image(**{"variable": f"{raw['name']}_image"} | raw)
+    if image.ref:
         image = replace(image, ref=f"{image.ref}:{version}")
     for text in filter(None, (image.pull, image.made_ref)):
         Reference.parse(text)
-    problems = {
-        f"unknown make.kind {kind!r} ({', '.join(KINDS)})": make and kind not in KINDS,
-        f"unknown base {base!r} ({', '.join(bases)})": base and base not in bases,
-        "neither pull nor make is set": not image.pull and not image.made_ref,
-        "no variable, which takes its reference": not image.local and not image.variable,
-    }
-    for problem in (text for text, is_so in problems.items() if is_so):
-        raise UserError(f"images.yml, {where}: {problem}")
     return image
 
 
 def load(root: Path) -> Manifest:
-    raw = yaml.safe_load((root / FOLDER / "images.yml").read_text())
-    project = root / "app/pyproject.toml"
-    version = tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else "0"
-    bases = {name: _base(root / FOLDER, name, base) for name, base in raw["bases"].items()}
-    images = tuple(_image(entry, bases, version) for entry in raw["images"])
-    if len({image.name for image in images}) != len(images):
-        raise UserError("images.yml: two images have the same name")
-    tools = {entry["name"]: entry for entry in raw.get("tools") or []}
-    for name, make in tools.items():
-        _check_keys(f"tool {name}", make, ("name", *_MAKE_KEYS))
-    return Manifest(images, bases, tools, root)
+    folder = root / FOLDER
+    raw = yaml.safe_load((folder / "images.yml").read_text())
+    project = tomllib.loads((root / "app/pyproject.toml").read_text())["project"]
+    images = [_image(entry, project["version"]) for entry in raw["images"]]
+    bases = {name: _base(folder, name, base) for name, base in raw["bases"].items()}
+    return Manifest(images, bases, raw.get("tools", {}), root)

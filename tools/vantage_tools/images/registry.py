@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
+from functools import cache
 
 from .manifest import Reference
 
@@ -47,8 +48,9 @@ def _ask(url: str, method: str = "GET", headers: Mapping[str, str] | None = None
         return error.code, error.headers, b""
 
 
+@cache
 def is_reachable(host: str) -> bool:
-    """Return whether a registry answers at `host`: 200, or 401 with where to get a token."""
+    """Return whether a registry answers at `host`: 200, or 401 with where to get a token; asked once a run."""
     try:
         status, headers, _ = _ask(f"{base_url(host)}/v2/")
     except (OSError, ValueError):

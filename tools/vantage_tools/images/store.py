@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from vantage_tools import process
 from vantage_tools.errors import UserError
 
 from .manifest import Manifest
@@ -41,10 +39,7 @@ def write_atomically(path: Path, text: str) -> None:
     if path.is_file() and path.read_text() == text:
         return
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    partial.write_text(text)
     partial.replace(path)
 
 
@@ -61,21 +56,12 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Hold the store for one process; a second one waits. Raises UserError for a full or unwritable disk."""
         try:
-            for folder in (self.folder, self.work):
-                folder.mkdir(parents=True, exist_ok=True)
-            with (self.cache / "images.lock").open("a+") as stream:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    stream.seek(0)
-                    owner = stream.read().strip() or "?"
-                    print(f"waiting for process {owner}, which uses {self.cache}", file=sys.stderr)
-                    fcntl.flock(stream, fcntl.LOCK_EX)
-                stream.truncate(0)
-                print(os.getpid(), file=stream, flush=True)
-                # Only the holder of the lock writes, so what is partial was left by a process that was killed.
-                for left in (*self.folder.glob("*.partial"), *self.work.glob("*.partial")):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            with process.lock(self.cache / "images.lock"):
+                for folder in (self.folder, self.work):
+                    folder.mkdir(exist_ok=True)
+                    # Only the holder of the lock writes, so what is partial was left by a process that was killed.
+                    for left in folder.glob("*.partial"):
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
                 yield
         except OSError as error:
             fix = "Check free space and permissions there, then retry: finished steps are kept."
@@ -88,12 +74,9 @@ class Store:
         return self.folder / f".{name}.json"
 
     def record(self, name: str) -> Record | None:
-        try:
-            record = Record(**json.loads(self._record_path(name).read_text()))
-        except (OSError, ValueError, TypeError):
+        if not (self._record_path(name).is_file() and self.archive(name).is_file()):
             return None
-        # Without an OCI index (equal ids) what the containerd store calls the image is not known.
-        return record if self.archive(name).is_file() and record.id != record.digest else None
+        return Record(**json.loads(self._record_path(name).read_text()))
 
     def add(self, record: Record) -> None:
         write_atomically(self._record_path(record.name), json.dumps(asdict(record), indent=2) + "\n")
@@ -109,9 +92,9 @@ class Store:
         for image in manifest.select([]):
             if record := self.record(image.name):
                 index[record.ref] = {k: v for k, v in asdict(record).items() if k not in ("ref", "key")}
-                values[str(image.variable)] = record.ref
-            elif image.enabled_variable:
-                values[image.enabled_variable] = False
+                values[image.variable] = record.ref
+            elif not image.make:
+                values[f"{image.name}_enabled"] = False
         write_atomically(self.folder / "index.json", json.dumps(index, indent=2, sort_keys=True) + "\n")
         text = yaml.safe_dump(values, sort_keys=False, explicit_start=True)
         write_atomically(self.folder / "vars.yml", f"# Written by `vantage images get`, which overwrites it.\n{text}")

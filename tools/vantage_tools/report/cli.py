@@ -12,13 +12,13 @@ import typer
 from vantage_tools.errors import UserError
 
 Data = Annotated[Path, typer.Option(help="Data that roles/report/files/collect.py wrote.")]
+Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the collected data, gzipped or not; raises UserError."""
+    """Return the collected data; raises UserError."""
     try:
-        packed = path.read_bytes()
-        data: dict[str, Any] = json.loads(gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed)
+        data: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read the data: {path} ({error}).", "collect it again: make report ARGS='-e report_keep_data=true'"
@@ -26,10 +26,9 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def render_report(
-    data: Data, out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report")
-) -> None:
+def render_report(data: Data, out: Folder = Path("report")) -> None:
     """Draw and write a report of collected data."""
+    # Imported here: matplotlib takes a second to load.
     from vantage_tools.report.render import HTML, write
 
     findings = write(read(data), out)
@@ -39,9 +38,7 @@ def render_report(
     print(f"report: written to {out / HTML}")
 
 
-def samples(
-    data: Data, out: Annotated[Path, typer.Option(help="Folder of the samples.")] = Path("docs/samples")
-) -> None:
+def samples(data: Data, out: Folder = Path("docs/samples")) -> None:
     """Write log lines and traces of collected data as files."""
     from vantage_tools.report.samples import write
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from vantage_tools.report.formats import format_duration, seconds
 from vantage_tools.report.spans import Trace
 from vantage_tools.report.stats import Histogram
 from vantage_tools.report.thresholds import DEFAULT_LATENCY_THRESHOLD
@@ -22,11 +24,11 @@ Points = list[tuple[float, float]]
 
 @dataclass
 class Traffic:
-    """Requests of a service or a route in one time range."""
+    """Requests of a service or a route in `seconds`, which begin when the service was first scraped."""
 
     seconds: float = 0.0
     by_status: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
+    buckets: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def count(self, first_digit: str = "") -> float:
         """Return the number of requests whose status begins with this digit."""
@@ -38,11 +40,9 @@ class Traffic:
 
     @property
     def rate(self) -> float:
-        """Return requests per second since the service was first scraped."""
         return self.requests / self.seconds if self.seconds else 0.0
 
     def ratio(self, first_digit: str) -> float:
-        """Return the ratio of requests whose status begins with this digit."""
         return self.count(first_digit) / self.requests if self.requests else 0.0
 
     @cached_property
@@ -100,6 +100,11 @@ class Slo:
     left: float | None
     burn: dict[str, float]
 
+    @property
+    def goal(self) -> str:
+        how = "without failure" if self.kind == "availability" else f"within {seconds(self.threshold)}"
+        return f"{self.objective * 100:g} % of requests {how}"
+
     def burns(self, threshold: float, *windows: str) -> bool:
         """Whether the burn rate is above the threshold in each of the windows."""
         return all(self.burn.get(window, 0.0) > threshold for window in windows)
@@ -110,8 +115,10 @@ class Dataset:
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.data = data
-        self.meta = data["meta"]
-        self.short, self.long, self.end = (float(self.meta[key]) for key in ("short", "long", "end"))
+        meta = data["meta"]
+        self.short, self.long, self.end = (float(meta[key]) for key in ("short", "long", "end"))
+        self.last = {window: f"last {format_duration(float(meta[window]))}" for window in ("short", "long")}
+        self.host, self.grafana = str(meta.get("host") or ""), str(meta.get("grafana") or "").rstrip("/")
         self.engines: dict[str, dict[str, Any]] = data["engines"]
 
     def begin(self, window: str) -> float:
@@ -143,8 +150,7 @@ class Dataset:
         found: dict[str, Points] = {}
         for series in self._answer(f"{name}~{window}").get("series", []):
             points = [(float(at), float(value)) for at, value in series["values"]]
-            if kept := [(at, value) for at, value in points if value == value]:
-                found[series["metric"].get("service_name", "")] = kept
+            found[series["metric"].get("service_name", "")] = [(at, value) for at, value in points if value == value]
         return dict(sorted(found.items()))
 
     def step(self, window: str) -> float:
@@ -170,21 +176,15 @@ class Dataset:
     @cached_property
     def services(self) -> dict[str, Service]:
         """Return every app that Prometheus knows, by name."""
-        found = {name: Service(name) for name in self.instances if name}
-        route = ("service_name", "http_request_method", "http_route")
+        found = {name: Service(name) for name in self.instances}
+        labels = ("service_name", "http_request_method", "http_route")
         for window in WINDOWS:
-            for (name, *by, status), number in self.values(
-                f"requests@{window}", *route, "http_response_status_code"
-            ).items():
-                if name:
+            for query, label in (("requests", "http_response_status_code"), ("buckets", "le")):
+                for (name, method, route, key), number in self.values(f"{query}@{window}", *labels, label).items():
                     service = found.setdefault(name, Service(name))
-                    for traffic in (service.all[window], service.routes[by[0], by[1]][window]):
-                        traffic.by_status[status] += number
-            for (name, *by, bound), number in self.values(f"buckets@{window}", *route, "le").items():
-                if name in found:
-                    known = [found[name].routes[by[0], by[1]]] if (by[0], by[1]) in found[name].routes else []
-                    for traffics in (found[name].all, *known):
-                        traffics[window].buckets[float(bound)] += number
+                    for traffic in (service.all[window], service.routes[method, route][window]):
+                        (traffic.by_status if query == "requests" else traffic.buckets)[key] += number
+        found.pop("", None)
         for name, service in found.items():
             for traffics in (service.all, *service.routes.values()):
                 for window, traffic in traffics.items():
@@ -237,30 +237,25 @@ class Dataset:
                         example.trace = labels.get("trace_id", "")
         return sorted(found.values(), key=lambda p: (p.service not in self.apps, not p.is_error, -p.short - p.base))
 
-    def lines(self, name: str) -> list[tuple[float, str, dict[str, str]]]:
-        """Return lines as (seconds since 1970, line, labels), newest first."""
-        return [(nanoseconds / 1e9, line, labels) for nanoseconds, line, labels in self._answer(name).get("lines", [])]
+    def lines(self, name: str) -> list[tuple[float, str, str]]:
+        """Return lines as (seconds since 1970, service, line), newest first."""
+        lines = self._answer(name).get("lines", [])
+        return [(nanoseconds / 1e9, labels.get("service_name", ""), line) for nanoseconds, line, labels in lines]
 
     @property
-    def _filtered(self) -> str:
+    def filtered(self) -> str:
+        """Return the name of the lines that `parsed_lines` reads: of failed requests, or of all when none failed."""
         return "failed" if self.lines("failed") else "raw"
 
-    @property
-    def filtered_query(self) -> str:
-        """Return the query behind `parsed_lines`."""
-        return self.query(self._filtered)
-
-    def parsed_lines(self) -> list[tuple[float, dict[str, Any]]]:
-        """Return the JSON lines of failed requests, or of all requests when none failed."""
-        found = []
-        for at, line, _ in self.lines(self._filtered):
+    def parsed_lines(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        """Yield the lines that are JSON as (seconds since 1970, fields), newest first."""
+        for at, _, line in self.lines(self.filtered):
             try:
                 fields = json.loads(line)
             except ValueError:
                 continue
             if isinstance(fields, dict):
-                found.append((at, fields))
-        return found
+                yield at, fields
 
     # -- Objectives
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-
-from vantage_tools.report.thresholds import MAX_LISTED_TIMES
 
 
 def percent(ratio: float) -> str:
@@ -20,10 +19,8 @@ def seconds(value: float | None) -> str:
     """0.0042 -> 4.2 ms, 1.25 -> 1.25 s; a dash for None."""
     if value is None:
         return "–"
-    if value < 0.0095:
-        return f"{value * 1000:.1f} ms"
     if value < 0.9995:
-        return f"{value * 1000:.0f} ms"
+        return f"{value * 1000:.{1 if value < 0.0095 else 0}f} ms"
     return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
 
 
@@ -44,14 +41,12 @@ def count(value: float) -> str:
 
 def rate(value: float) -> str:
     """2.0 -> 2.00, 1234.6 -> 1,235."""
-    return f"{value:.2f}" if value < 9.995 else f"{value:,.0f}"
+    return f"{value:.2f}" if value < 9.995 else count(value)
 
 
-def clock(at: float | None, with_date: bool = False) -> str:
+def clock(at: float | None, pattern: str = "%H:%M:%S") -> str:
     """Return the time of day in UTC; a dash for None."""
-    if at is None:
-        return "–"
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S" if with_date else "%H:%M:%S")
+    return "–" if at is None else datetime.fromtimestamp(at, UTC).strftime(pattern)
 
 
 def listed(items: Iterable[str], most: int = 3) -> str:
@@ -60,6 +55,11 @@ def listed(items: Iterable[str], most: int = 3) -> str:
     if len(found) > most:
         return f"{', '.join(found[:most])} and {len(found) - most} more"
     return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+
+
+def with_counts(items: Iterable[tuple[str, float]]) -> str:
+    """GET / (12) and POST /orders (3)."""
+    return listed(f"{name} ({count(number)})" for name, number in items)
 
 
 def times(number: float) -> str:
@@ -78,25 +78,6 @@ def clip(text: str, most: int = 600) -> str:
     return text if len(text) <= most else f"{text[:most]} … ({len(text):,} characters)"
 
 
-def cell(text: object) -> str:
-    """Return text for a cell of a Markdown table."""
-    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").replace("`", "'")
-
-
-def with_counts(items: Iterable[tuple[str, float]]) -> str:
-    """GET / (12) and POST /orders (3)."""
-    return listed(f"{name} ({count(number)})" for name, number in items)
-
-
-def with_seconds(items: Iterable[tuple[str, float]]) -> str:
-    """GET / (12 ms) and POST /orders (1.20 s)."""
-    return listed(f"{name} ({seconds(value)})" for name, value in items)
-
-
-def time_ranges(periods: Iterable[tuple[float, float]]) -> str:
-    """10:00:00 to 10:05:00 and 11:00:00 to 11:10:00."""
-    return listed((f"{clock(begin)} to {clock(end)}" for begin, end in periods), MAX_LISTED_TIMES)
-
-
-_ALL = (percent, seconds, count, rate, clock, listed, times, plural, clip, cell, with_counts, with_seconds, time_ranges)
-FILTERS = {"duration": format_duration} | {function.__name__: function for function in _ALL}
+def escape(text: object) -> str:
+    """Return text for Markdown, outside of code."""
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(text).split()))

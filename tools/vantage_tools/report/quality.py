@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.findings import text
-from vantage_tools.report.thresholds import MAX_LISTED_PROBLEMS, MIN_REQUESTS, MIN_TRACES, YOUNG_RATIO, YOUNG_SECONDS
+from vantage_tools.report.formats import format_duration, plural
 
 
 def data_quality_warnings(dataset: Dataset) -> Iterator[str]:
     """Yield a sentence for each figure that rests on too little data."""
     for name, engine in dataset.engines.items():
         if not engine["ok"]:
-            yield text("quality", "engine", name=name, error=engine["error"])
-    for problem in dataset.data["problems"][:MAX_LISTED_PROBLEMS]:
-        yield text("quality", "problem", problem=problem)
+            yield f"{name.capitalize()} did not answer ({engine['error']}): its data is missing."
+    for problem in dataset.data["problems"][: limit.MAX_LISTED_PROBLEMS]:
+        yield f"{problem}."
     first = min(dataset.first_seen.values(), default=0.0)
-    if first - dataset.begin("long") > max(YOUNG_SECONDS, YOUNG_RATIO * dataset.long):
-        yield text("quality", "young", covered=dataset.end - first, long=dataset.long)
+    if first - dataset.begin("long") > max(limit.YOUNG_SECONDS, limit.YOUNG_RATIO * dataset.long):
+        covered = format_duration(dataset.end - first)
+        yield f"Prometheus has data of the last {covered} only: what is called the {dataset.last['long']} is shorter."
     if dataset.engines["prometheus"]["ok"]:
-        yield from _few_requests(dataset)
+        for name, service in dataset.services.items():
+            few = [w for w in ("short", "long") if service.all[w].requests < limit.MIN_REQUESTS]
+            if few:
+                requests, last = service.all[few[0]].requests, dataset.last[few[0]]
+                yield f"{name} had {plural(requests, 'request')} in the {last}: percentiles mean little."
+        if without_metrics := sorted(set(dataset.apps) - set(dataset.services)):
+            names = ", ".join(without_metrics)
+            yield f"Traces, but no request metrics: {names}. Rates and percentiles are missing."
     if dataset.engines["jaeger"]["ok"]:
-        for window in ("short", "base"):
+        for window, when in (("short", dataset.last["short"]), ("base", "time before")):
             traces = len(dataset.sample(window))
-            if traces < MIN_TRACES:
-                yield text("quality", "few_traces", traces=traces, window=window, short=dataset.short)
-
-
-def _few_requests(dataset: Dataset) -> Iterator[str]:
-    for name, service in dataset.services.items():
-        for window, seconds in (("short", dataset.short), ("long", dataset.long)):
-            requests = service.all[window].requests
-            if requests < MIN_REQUESTS:
-                yield text("quality", "few_requests", service=name, requests=requests, window=seconds)
-                break
-    if without_metrics := sorted(set(dataset.apps) - set(dataset.services)):
-        yield text("quality", "no_metrics", services=without_metrics)
+            if traces < limit.MIN_TRACES:
+                yield f"{plural(traces, 'trace').capitalize()} in the {when}: shares of time mean little."

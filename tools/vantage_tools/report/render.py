@@ -1,17 +1,22 @@
-"""The report as one HTML page that needs no other file, as Markdown beside its pictures, and its findings as JSON."""
+"""The report as Markdown beside its pictures, as one HTML page made of it, and its findings as JSON."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vantage_tools.report import links, pictures, tables
-from vantage_tools.report.dataset import ERROR_LEVELS, Dataset
-from vantage_tools.report.findings import Finding, environment, text
-from vantage_tools.report.formats import clip, clock
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+
+from vantage_tools.report import pictures, tables
+from vantage_tools.report.dataset import Dataset
+from vantage_tools.report.findings import Finding, explore
+from vantage_tools.report.formats import clip, clock, escape, plural
 from vantage_tools.report.quality import data_quality_warnings
 from vantage_tools.report.rules import detect
 
@@ -27,42 +32,80 @@ def write(data: dict[str, Any], folder: Path) -> list[Finding]:
     dataset = Dataset(data)
     findings = detect(dataset)
     drawn = pictures.draw(dataset, findings, folder)
-    context = _context(dataset, findings, drawn, folder)
-    html = environment(autoescape=True).get_template("report.html.j2").render(context, layout="html.j2")
-    (folder / HTML).write_text(html, encoding="utf-8")
-    markdown = environment().get_template("report.j2").render(context, layout="markdown.j2")
-    (folder / MARKDOWN).write_text(re.sub(r"\n[ \n]*\n\n", "\n\n", markdown).strip() + "\n", encoding="utf-8")
+    markdown = page("report.md.j2", **_values(dataset, findings), pictures=drawn)
+    (folder / MARKDOWN).write_text(markdown, encoding="utf-8")
+    (folder / HTML).write_text(_html(markdown, [folder / picture.file for picture in drawn.values()]), encoding="utf-8")
     plain = json.dumps([finding.plain() for finding in findings], indent=1, ensure_ascii=False)
     (folder / FINDINGS).write_text(plain + "\n", encoding="utf-8")
     return findings
 
 
-def _context(
-    dataset: Dataset, findings: list[Finding], drawn: dict[str, pictures.Picture], folder: Path
-) -> dict[str, Any]:
-    now = [finding for finding in findings if finding.until is None]
-    critical = sum(finding.severity == "critical" for finding in now)
-    requests = sum(service.all["short"].requests for service in dataset.services.values())
-    embedded = {
-        name: base64.b64encode((folder / picture.file).read_bytes()).decode() for name, picture in drawn.items()
-    }
-    parsed = dataset.parsed_lines()
-    raw = dataset.lines("raw")[:MAX_RAW_LINES]
+def page(template: str, **values: Any) -> str:
+    """Return a rendered page, with one empty line at most between two blocks."""
+    text = _environment().get_template(template).render(values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"clock": clock, "escape": escape}
+    return found
+
+
+def _values(dataset: Dataset, findings: list[Finding]) -> dict[str, Any]:
+    def trace(trace_id: str) -> str:
+        link = explore(dataset, "jaeger", trace_id)
+        return f"[{trace_id[:12]}…]({link})" if link else escape(trace_id)
+
+    def grid(table: tables.Table) -> str:
+        if not table.rows:
+            return table.empty
+        rules = ["---:" if column in table.numbers else "---" for column in range(len(table.head))]
+        lines = [map(escape, table.head), rules]
+        for row in table.rows:
+            lines.append(
+                [
+                    trace(text) if head == "Trace" and text else escape(text)
+                    for head, text in zip(table.head, row, strict=True)
+                ]
+            )
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
     return {
         "dataset": dataset,
-        "meta": dataset.meta,
         "findings": findings,
-        "summary": text(
-            "summary", "text", now=now, critical=critical, over=len(findings) - len(now), requests=requests
-        ),
+        "summary": _summary(findings),
         "warnings": list(data_quality_warnings(dataset)),
-        "pictures": drawn,
-        "embedded": {name: f"data:image/png;base64,{content}" for name, content in embedded.items()},
         "tables": tables,
         "titles": pictures.TRACE_TITLES,
-        "bad": ERROR_LEVELS,
-        "grafana": links.grafana_address(dataset),
-        "trace_link": lambda trace_id: links.explore(dataset, "jaeger", trace_id),
-        "raw": [(f"{clock(at)} {labels.get('service_name', '')}", clip(line)) for at, line, labels in raw],
-        "first_line": [(key, clip(str(value), 900)) for key, value in parsed[0][1].items()] if parsed else [],
+        "trace": trace,
+        "grid": grid,
+        "raw": [f"{clock(at)} {name} {clip(line)}" for at, name, line in islice(dataset.lines("raw"), MAX_RAW_LINES)],
     }
+
+
+def _summary(findings: list[Finding]) -> str:
+    severities = [finding.severity for finding in findings if finding.until is None]
+    over = len(findings) - len(severities)
+    text = f"{plural(len(severities), 'finding')}, {severities.count('critical') or 'none'} of them critical."
+    text = text if severities else "No rule found a problem."
+    return text + (f" Earlier and over: {plural(over, 'finding')}." if over else "")
+
+
+def _html(markdown: str, files: list[Path]) -> str:
+    """Return the page with its pictures inside; HTML in the data is shown as text."""
+    body = str(MarkdownIt("js-default").render(markdown))
+    for file in files:
+        content = base64.b64encode(file.read_bytes()).decode()
+        body = body.replace(f'src="{file.name}"', f'src="data:image/png;base64,{content}"')
+    body = re.sub(r"<h3>(Critical|Warning|Note):", lambda m: f'<h3 class="{m[1].lower()}">{m[1]}:', body)
+    # The menu leads to the headings as GitHub names them.
+    body = re.sub(r"<h2>(\w+)", lambda m: f'<h2 id="{m[1].lower()}">{m[1]}', body)
+    title = re.search(r"^# (.*)", markdown)
+    return page("page.html.j2", title=title[1] if title else "", body=body)

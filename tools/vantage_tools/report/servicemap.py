@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.figure import Figure
 
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.formats import percent, rate, seconds
-from vantage_tools.report.plots import BAD, INK, STYLE, WIDTH, colour, save
+from vantage_tools.report.plots import BAD, INK, WIDTH, colour
 from vantage_tools.report.spans import Span
 from vantage_tools.report.thresholds import MIN_ERROR_RATE
-
-Point = tuple[float, float]
 
 
 @dataclass
@@ -56,82 +52,67 @@ def calls(dataset: Dataset) -> list[Call]:
     return sorted(found.values(), key=lambda call: (call.source, call.target))
 
 
-def draw(dataset: Dataset, found: list[Call], path: Path) -> bool:
-    """Write the picture; return False without calls."""
-    if not found:
-        return False
+def draw(dataset: Dataset, found: list[Call]) -> Figure:
+    """Return the picture of some calls."""
     columns = _columns(found)
-    services = dataset.apps
-    tallest = max(list(columns.values()).count(column) for column in set(columns.values()))
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, max(1.6, 1.25 * tallest + 0.3)), layout="constrained")
-        axes.axis("off")
-        number = max(columns.values()) + 1
-        places: dict[str, Point] = {}
-        for column in range(number):
-            here = sorted(name for name, at in columns.items() if at == column)
-            x = column / (number - 1) if number > 1 else 0.5
-            places |= {name: (x, (row + 1) / (len(here) + 1)) for row, name in enumerate(here)}
-        width, height = min(0.30, 0.52 / number), min(0.5, 0.62 / tallest)
-        for call in found:
-            _arrow(axes, call, places, width)
-        for name, centre in places.items():
-            edge = colour(services, name) if name in services else "#666666"
-            _box(axes, name, dataset, centre, (width, height), edge)
-        axes.set_xlim(-width / 2 - 0.01, 1 + width / 2 + 0.01)
-        axes.set_ylim(0, 1)
-        save(figure, path)
-    return True
+    members: dict[int, list[str]] = defaultdict(list)
+    for name in sorted(columns):
+        members[columns[name]].append(name)
+    figure = Figure(figsize=(WIDTH, 1.25 * max(map(len, members.values())) + 0.5), layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.set(xlim=(-0.5, len(members) - 0.5), ylim=(0, 1))
+    boxes = {
+        name: _box(axes, dataset, name, column, (row + 1) / (len(names) + 1))
+        for column, names in members.items()
+        for row, name in enumerate(names)
+    }
+    # An arrow ends at the edge of a box, whose size is known after this.
+    figure.draw_without_rendering()
+    for call in found:
+        if call.source != call.target:
+            _arrow(axes, call, boxes[call.source], boxes[call.target])
+    return figure
 
 
-def _box(axes: plt.Axes, name: str, dataset: Dataset, centre: Point, size: tuple[float, float], edge: str) -> None:
-    (x, y), (width, height) = centre, size
-    corner = (x - width / 2, y - height / 2)
-    style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.02", "mutation_aspect": 2, "zorder": 3}
-    axes.add_patch(FancyBboxPatch(corner, width, height, facecolor="white", edgecolor=edge, linewidth=2.2, **style))
-    shown = name.replace(" of ", "\nof ")
-    longest = max(map(len, shown.split("\n")))
-    # A letter is about two thirds as wide as it is high; the box has its share of the picture's width, in points.
-    font_size = min(10.0, 0.9 * width * WIDTH * 72 / (0.68 * longest))
-    centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 4}
-    service = dataset.services.get(name)
-    name_y = y + (0.13 * height if service else 0)
-    axes.text(x, name_y, shown, fontsize=font_size, fontweight="bold", color=INK, **centred)
-    if service:
+def _box(axes: Any, dataset: Dataset, name: str, x: float, y: float) -> Any:
+    """Return the text in a box, with the service's figures."""
+    text, is_bad = name.replace(" of ", "\nof "), False
+    if service := dataset.services.get(name):
         now = service.all["short"]
         is_bad = now.ratio("5") >= MIN_ERROR_RATE
-        errors = f"\n{percent(now.ratio('5'))} errors" if is_bad else ""
-        said = f"{rate(now.rate)}/s, p95 {seconds(now.quantile(0.95))}{errors}"
-        axes.text(x, y - 0.2 * height, said, fontsize=8, color=BAD if is_bad else INK, **centred)
+        text += f"\n{rate(now.rate)}/s, p95 {seconds(now.quantile(0.95))}"
+        text += f"\n{percent(now.ratio('5'))} errors" if is_bad else ""
+    edge = colour(dataset.apps, name) if name in dataset.apps else "#666666"
+    box = {"boxstyle": "round,pad=0.6", "facecolor": "white", "edgecolor": edge, "linewidth": 2.2}
+    return axes.text(x, y, text, ha="center", va="center", color=BAD if is_bad else INK, bbox=box, zorder=3)
 
 
-def _arrow(axes: plt.Axes, call: Call, places: dict[str, Point], width: float) -> None:
-    (x1, y1), (x2, y2) = places[call.source], places[call.target]
-    side = 1 if x2 >= x1 else -1
+def _arrow(axes: Any, call: Call, source: Any, target: Any) -> None:
+    (x1, y1), (x2, y2) = source.get_position(), target.get_position()
     is_bad = call.failed >= MIN_ERROR_RATE
-    is_straight = side > 0 and x1 != x2
-    style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 14, "linewidth": 1.6, "shrinkA": 2, "shrinkB": 2}
-    style |= {"color": BAD if is_bad else "#555555", "connectionstyle": f"arc3,rad={0 if is_straight else -0.3}"}
-    ends = (x1 + side * width / 2, y1), (x2 - side * width / 2, y2)
-    axes.add_patch(FancyArrowPatch(*ends, zorder=2, **style))
     text = f"{rate(call.rate)}/s, " if call.rate is not None else ""
     text += f"mean {seconds(call.mean)}" + (f"\n{percent(call.failed)} errors" if is_bad else "")
-    middle = ((x1 + x2) / 2, (y1 + y2) / 2)
-    above: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-    axes.annotate(text, middle, fontsize=8, color=BAD if is_bad else INK, zorder=5, **above)
+    arrow = {
+        "arrowstyle": "-|>",
+        "color": BAD if is_bad else "#555555",
+        # A call back, or to a neighbour above, must not lie on another arrow.
+        "connectionstyle": f"arc3,rad={0 if x2 > x1 else -0.3}",
+        "patchA": source.get_bbox_patch(),
+        "patchB": target.get_bbox_patch(),
+    }
+    axes.annotate("", (x2, y2), (x1, y1), arrowprops=arrow)
+    middle, style = ((x1 + x2) / 2, (y1 + y2) / 2), {"ha": "center", "va": "bottom", "fontsize": 8}
+    axes.annotate(text, middle, (0, 6), textcoords="offset points", color=BAD if is_bad else INK, **style)
 
 
 def _columns(found: list[Call]) -> dict[str, int]:
     """Return the column of each node: right of its callers; a cycle of calls ends where it began."""
-    names = {name for call in found for name in (call.source, call.target)}
-    columns = dict.fromkeys(names, 0)
-    for _ in range(len(names)):
-        moved = False
+    columns = {name: 0 for call in found for name in (call.source, call.target)}
+    for _ in columns:
         for call in found:
-            if call.source != call.target and columns[call.target] <= columns[call.source] < len(names) - 1:
-                columns[call.target], moved = columns[call.source] + 1, True
-        if not moved:
-            break
+            if call.source != call.target and columns[call.target] <= columns[call.source] < len(columns) - 1:
+                columns[call.target] = columns[call.source] + 1
     # A cycle pushes its members further each time; closing the gaps puts them beside each other again.
     used = sorted(set(columns.values()))
     return {name: used.index(column) for name, column in columns.items()}

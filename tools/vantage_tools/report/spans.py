@@ -43,7 +43,7 @@ class Span:
 
     @property
     def error_type(self) -> str:
-        """Return the type of the error without a status that is given as one."""
+        """Return the type of the error, without a status that is given as one."""
         kind = self.tags.get("error.type", "")
         return "" if kind.isdigit() else kind
 
@@ -92,23 +92,14 @@ class Trace:
             span, span.depth = stack.pop()
             self.spans.append(span)
             stack += [(child, span.depth + 1) for child in reversed(span.children)]
-
-    @property
-    def root(self) -> Span:
-        return self.roots[0]
+        self.root = self.roots[0]
+        self.failed = any(span.failed for span in self.spans)
+        self.services = {span.service for span in self.spans}
 
     @property
     def is_complete(self) -> bool:
         """Whether no span between the root and the others is missing."""
         return len(self.roots) == 1 and not self.root.parent
-
-    @property
-    def failed(self) -> bool:
-        return any(span.failed for span in self.spans)
-
-    @property
-    def services(self) -> set[str]:
-        return {span.service for span in self.spans}
 
     @property
     def failing_span(self) -> Span | None:

@@ -32,10 +32,11 @@ def at_least(hits: float, total: float) -> float:
 class Histogram:
     """Cumulative counts of requests by upper bound in seconds, the last infinite."""
 
-    def __init__(self, buckets: Mapping[float, float]) -> None:
-        bounds = sorted(buckets)
+    def __init__(self, buckets: Mapping[str, float]) -> None:
+        counts = {float(bound): count for bound, count in buckets.items()}
+        bounds = sorted(counts)
         # Extrapolated neighbours can differ a little; a cumulative count never falls.
-        self.buckets = list(zip(bounds, accumulate((buckets[bound] for bound in bounds), max), strict=True))
+        self.buckets = list(zip(bounds, accumulate((counts[bound] for bound in bounds), max), strict=True))
         self.total = self.buckets[-1][1] if bounds else 0.0
 
     def quantile(self, quantile: float) -> float | None:
@@ -43,10 +44,8 @@ class Histogram:
         if self.total <= 0:
             return None
         rank, below, low = quantile * self.total, 0.0, 0.0
-        for bound, count in self.buckets:
+        for bound, count in (bucket for bucket in self.buckets if not math.isinf(bucket[0])):
             if count >= rank:
-                if math.isinf(bound):
-                    return low
                 inside = count - below
                 return low + (bound - low) * ((rank - below) / inside if inside else 1.0)
             below, low = count, bound

@@ -63,7 +63,7 @@ MIN_FREE_DISK = 0.1  # ratio of the file system
 # -- Earlier episodes
 
 MAX_LISTED_EPISODES = 3  # of one rule and service; more become one finding
-MAX_LISTED_TIMES = 6
+MAX_LISTED_TIMES = 6  # of one finding
 EPISODE_P95_GROWTH = 1.5  # factor to the median of the long range
 MAX_GAP_STEPS = 2.5  # steps of the plot between two points of one episode
 MIN_SLOW_EPISODE_SECONDS = 120.0  # a rate spreads one slow moment over its own length

@@ -99,7 +99,7 @@ def host_tools_command(groups: list[str]) -> None:
     host_tools.install(*groups)
 
 
-engine_app = typer.Typer(help="Start or stop the Docker engine of this machine.", no_args_is_help=True)
+engine_app = typer.Typer(help="Start the Docker engine of this machine.", no_args_is_help=True)
 machines.add_typer(engine_app, name="engine", rich_help_panel=MACHINES)
 
 
@@ -107,12 +107,6 @@ machines.add_typer(engine_app, name="engine", rich_help_panel=MACHINES)
 def engine_start() -> None:
     """Install or start an engine unless one answers."""
     engine.ensure_engine()
-
-
-@engine_app.command("stop")
-def engine_stop() -> None:
-    """Stop the engine that `start` started without systemd."""
-    engine.stop()
 
 
 container_app = typer.Typer(help="Run systemd and Docker in a container, without a VM.", no_args_is_help=True)

@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,6 @@ class SystemContainer:
     """
 
     def __init__(self, name: str) -> None:
-        # Docker refuses one letter.
-        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name):
-            raise UserError(
-                f"invalid container name: {name!r} (two or more letters, digits, dots, dashes or underscores)."
-            )
         self.name = name
         self.system = os.environ.get("VANTAGE_SYSTEM") or "debian12"
         self.given_image = os.environ.get("VANTAGE_SYSTEM_IMAGE")
@@ -123,7 +117,7 @@ class SystemContainer:
             *self._privileges(),
             *("--cgroupns=host", f"--volume={self._cgroups(config)}:/sys/fs/cgroup:rw"),
             *("--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec"),
-            *("--env=container=docker", f"--env=container_uuid={self._machine_uuid()}"),
+            "--env=container=docker",
             *("--stop-signal=SIGRTMIN+3", "--stop-timeout=90"),
             *(f"--volume={volume}:{path}" for volume, path in self.volumes.items()),
             f"--volume={images}:/var/cache/vantage/images:ro",
@@ -163,15 +157,6 @@ class SystemContainer:
             f"systemd in {self.image} needs cgroup v2, and this host has only v1.",
             "boot the host with systemd.unified_cgroup_hierarchy=1, or use a VM: make test-vm",
         )
-
-    def _machine_uuid(self) -> str:
-        """Return the machine's id, which is kept with the journal's volume."""
-        *_, journal = self.volumes
-        if not succeeds("docker", "volume", "inspect", journal):
-            output("docker", "volume", "create", f"--label={LABEL}.uuid={uuid.uuid4()}", journal)
-        return output(
-            "docker", "volume", "inspect", "--format", f'{{{{index .Labels "{LABEL}.uuid"}}}}', journal
-        ).strip()
 
     def _wait_for_systemd(self) -> None:
         wait_until(lambda: self.state in ("running", "degraded", "stopped"), BOOT_SECONDS, pause=0.2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,18 +36,6 @@ def app_ports(services: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
     return sorted(found, key=lambda pair: pair[1])
 
 
-def recreate_hint(machine: Machine, missing: Iterable[int]) -> str:
-    """Return the commands for a VM that publishes these ports too."""
-    try:
-        configured = machine.configured_ports()
-    except UserError:
-        configured = []
-    lacking = [str(port) for port in missing if port not in {mapping.guest for mapping in configured}]
-    if not lacking and not os.environ.get("VANTAGE_PORTS"):
-        return "make down, then make up"
-    return f'make down, then VANTAGE_PORTS="{" ".join([*map(str, configured), *lacking])}" make up'
-
-
 def describe(machine: Machine, services: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     published = machine.published()
 
@@ -60,7 +47,11 @@ def describe(machine: Machine, services: Sequence[Mapping[str, Any]]) -> Iterato
     apps = app_ports(services)
     yield from (row(name, port) for name, port in apps)
     if missing := [port for _, port in apps if port not in published]:
-        yield f"  {'':<16}Port mappings are fixed at creation: {recreate_hint(machine, missing)} (deletes the VM's data)."
+        ports = " ".join(f"{host}:{guest}" for guest, host in published.items()) + "".join(
+            f" {port}" for port in missing
+        )
+        yield f"  {'':<16}Port mappings are fixed at creation. To recreate the VM, which deletes its data:"
+        yield f'  {"":<16}make down, then VANTAGE_PORTS="{ports}" make up'
     pages = page_ports(services)
     if grafana := pages.pop("grafana", None):
         yield row("grafana", grafana, "   user admin, password: make password")

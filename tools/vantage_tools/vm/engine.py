@@ -6,7 +6,6 @@ import getpass
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,18 +51,6 @@ def get_images() -> None:
     run(*IMAGES, "get")
 
 
-def stop() -> None:
-    """Stop the engine that `ensure_engine` started without systemd; do nothing if none runs."""
-    if not (pid := running_pid(PID_FILE, "dockerd")):
-        return
-    if not _marker().exists():
-        raise UserError(f"dockerd (pid {pid}) was not started by vantage. It keeps running.")
-    os.kill(pid, signal.SIGTERM)
-    if not wait_until(lambda: not running_pid(PID_FILE, "dockerd"), 30):
-        raise UserError(f"dockerd (pid {pid}) did not stop within 30 s. See {_log()}.")
-    _marker().unlink()
-
-
 def start_service(name: str, group: str, answers: Callable[[], bool]) -> None:
     """Start a service of systemd; raise UserError if it does not answer this user, who may lack the group."""
     run(*sudo(), "systemctl", "start", name)
@@ -94,7 +81,6 @@ def _start_dockerd() -> None:
                 ["dockerd", *options.split()], env=_iptables_environment(), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        _marker().touch()
         if not wait_until(lambda: answers() or daemon.poll() is not None, START_SECONDS) or daemon.poll() is not None:
             raise UserError(
                 f"dockerd did not start.\n{last_lines(_log().read_text(errors='replace'), 15)}",
@@ -143,10 +129,6 @@ def _state() -> Path:
     folder = cache_dir() / "engine"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _marker() -> Path:
-    return _state() / "started-by-hand"
 
 
 def _log() -> Path:

@@ -38,7 +38,7 @@ class ContainerMachine(SystemContainer):
 
     def create(self) -> None:
         engine.ensure_engine()
-        publish = self.configured_ports()
+        publish = ports.of_inventory(inventory(self.kind), NAME)
         if self.exists:
             ports.refuse_new(self.published(), NAME)
         get_images(self.kind)
@@ -50,9 +50,6 @@ class ContainerMachine(SystemContainer):
 
     def shell_command(self) -> list[str]:
         return self.terminal_command("bash", "--login")
-
-    def configured_ports(self) -> list[ports.PortMapping]:
-        return ports.of_inventory(inventory(self.kind), NAME)
 
 
 class VagrantMachine:
@@ -87,10 +84,7 @@ class VagrantMachine:
         return ["vagrant", "ssh"]
 
     def published(self) -> dict[int, int]:
-        return {mapping.guest: mapping.host for mapping in self.configured_ports()}
-
-    def configured_ports(self) -> list[ports.PortMapping]:
-        return ports.of_vagrantfile()
+        return {mapping.guest: mapping.host for mapping in ports.of_vagrantfile()}
 
 
 Machine = ContainerMachine | VagrantMachine

@@ -22,7 +22,6 @@ ENGINE_PORTS = (
 # As roles/flask_app runs without a setting.
 DEMO_APPS = ({"port": 8000}, {"port": 8001})
 MAX_PORT = 65535
-MAX_REPLICAS = 16
 
 
 class PortMapping(NamedTuple):
@@ -58,10 +57,8 @@ def app_ports(variables: Mapping[str, Any]) -> list[int]:
     found: list[int] = []
     for app in DEMO_APPS if apps is None else apps:
         if "port" in app:
-            port, replicas = int(app["port"]), int(app.get("replicas") or 1)
-            if replicas > MAX_REPLICAS or not 1 <= port <= port + replicas - 1 <= MAX_PORT:
-                raise ValueError(f"port {port} with {replicas} replicas")
-            found += range(port, port + replicas)
+            port = int(app["port"])
+            found += range(port, port + int(app.get("replicas") or 1))
     return found
 
 
@@ -76,8 +73,8 @@ def of_inventory(inventory: Path, host: str) -> list[PortMapping]:
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"cannot determine the ports of {inventory}: {error}. Port mappings are fixed at creation.",
-            f"give each engine and app a port (1-{MAX_PORT}) and each app at most {MAX_REPLICAS} replicas as plain numbers, or name the "
-            'ports: VANTAGE_PORTS="3000 9090 8000" make up',
+            "give each engine and app its port, and each app its replicas, as plain numbers, or name the ports: "
+            'VANTAGE_PORTS="3000 9090 8000" make up',
         ) from error
     return [PortMapping(port, port) for port in dict.fromkeys(ports)]
 

@@ -13,6 +13,8 @@ from uuid import uuid4
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from flask_vantage import Problem
+
 BUSY_TIMEOUT_SECONDS = 2.0
 
 # synchronous = FULL: an acknowledged order survives a power cut.
@@ -35,6 +37,7 @@ CREATE TABLE IF NOT EXISTS orders (
 ) STRICT;
 """
 
+_ORDER = "id, product_id, quantity, total_cents, created_at"
 _INITIAL_STOCK = 100_000
 _PRODUCTS = (
     ("Brass compass", "Points north, mostly.", 2450),
@@ -50,22 +53,6 @@ _PRODUCTS = (
     ("Trail map <North>", "Folded right exactly once, at the factory.", 1100),
     ("Wool blanket", "Itches only when cold.", 7200),
 )
-
-
-class UnknownProduct(LookupError):
-    """There is no product with this id."""
-
-
-class OutOfStock(Exception):
-    """Fewer pieces are in stock (`available`) than were ordered."""
-
-    def __init__(self, available: int) -> None:
-        super().__init__(f"{available} left")
-        self.available = available
-
-
-class KeyReused(Exception):
-    """The idempotency key belongs to a different order."""
 
 
 class Store:
@@ -90,12 +77,8 @@ class Store:
                     _PRODUCTS,
                 )
         except sqlite3.Error:
-            self.close()
+            self.connection.close()
             raise
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
 
     def check(self) -> None:
         """Raise sqlite3.Error when the file cannot be read."""
@@ -109,52 +92,58 @@ class Store:
             (total,) = execute("SELECT count(*) FROM products").fetchone()
         return [dict(row) for row in rows], total
 
-    def product(self, product_id: int) -> dict[str, Any] | None:
-        """Return one product, or None."""
-        with self._query("SELECT", "products") as execute:
-            row = execute("SELECT * FROM products WHERE id = ?", (product_id,)).fetchone()
-        return None if row is None else dict(row)
+    def product(self, product_id: int) -> dict[str, Any]:
+        """Return one product; raises a 404 `Problem`."""
+        return self._one("SELECT", "products", "SELECT * FROM products WHERE id = ?", product_id)
 
-    def order(self, order_id: str) -> dict[str, Any] | None:
-        """Return one order, or None."""
-        with self._query("SELECT", "orders") as execute:
-            row = execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
-        return None if row is None else _public_order(row)
+    def order(self, order_id: str) -> dict[str, Any]:
+        """Return one order; raises a 404 `Problem`."""
+        return self._one("SELECT", "orders", f"SELECT {_ORDER} FROM orders WHERE id = ?", order_id)
 
-    def restock(self, product_id: int, quantity: int) -> dict[str, Any] | None:
-        """Add `quantity` pieces to the stock; returns the product, or None."""
-        with self._query("UPDATE", "products") as execute:
-            row = execute(
-                "UPDATE products SET stock = stock + ? WHERE id = ? RETURNING *", (quantity, product_id)
-            ).fetchone()
-        return None if row is None else dict(row)
+    def restock(self, product_id: int, quantity: int) -> dict[str, Any]:
+        """Add `quantity` pieces to the stock and return the product; raises a 404 `Problem`."""
+        sql = "UPDATE products SET stock = stock + ? WHERE id = ? RETURNING *"
+        return self._one("UPDATE", "products", sql, quantity, product_id)
 
     def place_order(self, product_id: int, quantity: int, key: str | None) -> tuple[dict[str, Any], bool]:
         """Take `quantity` pieces from the stock and record the order, in one transaction.
 
         Returns the order and whether it is new: the same idempotency `key` gives the first order again.
-        Raises `UnknownProduct`, `OutOfStock` or `KeyReused`.
+        Raises a `Problem` for an unknown product, too few pieces, or the key of another order.
         """
         with self._query("INSERT", "orders") as execute, self.connection:
             # IMMEDIATE takes the write lock at once: two orders cannot both have read the last piece.
             execute("BEGIN IMMEDIATE")
-            earlier = execute("SELECT * FROM orders WHERE idempotency_key = ?", (key,)).fetchone()
+            earlier = execute(f"SELECT {_ORDER} FROM orders WHERE idempotency_key = ?", (key,)).fetchone()
             if earlier is not None:
                 if (earlier["product_id"], earlier["quantity"]) != (product_id, quantity):
-                    raise KeyReused(key)
-                return _public_order(earlier), False
+                    errors = [{"field": "Idempotency-Key", "detail": "belongs to another order"}]
+                    raise Problem(422, "The idempotency key was used for another order.", errors=errors)
+                return dict(earlier), False
             product = execute("SELECT price_cents, stock FROM products WHERE id = ?", (product_id,)).fetchone()
             if product is None:
-                raise UnknownProduct(product_id)
+                # 422 and not 404: the resource that was addressed, /orders, does exist.
+                errors = [{"field": "product_id", "detail": "is unknown"}]
+                raise Problem(422, "The order cannot be placed as it is.", errors=errors)
             if product["stock"] < quantity:
-                raise OutOfStock(product["stock"])
+                raise Problem(409, "Not enough pieces in stock.", available=product["stock"])
             execute("UPDATE products SET stock = stock - ? WHERE id = ?", (quantity, product_id))
             created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
             row = execute(
-                "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
+                f"INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?) RETURNING {_ORDER}",
                 (uuid4().hex, product_id, quantity, quantity * product["price_cents"], created_at, key),
             ).fetchone()
-            return _public_order(row), True
+            return dict(row), True
+
+    def _one(self, operation: str, table: str, sql: str, *parameters: object) -> dict[str, Any]:
+        try:
+            with self._query(operation, table) as execute:
+                row = execute(sql, parameters).fetchone()
+        except OverflowError:  # an id of more than SQLite's 63 bits
+            row = None
+        if row is None:
+            raise Problem(404, f"There is no {table.removesuffix('s')} with this id.")
+        return dict(row)
 
     @contextmanager
     def _query(self, operation: str, table: str) -> Iterator[Any]:
@@ -175,9 +164,3 @@ class Store:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
-
-
-def _public_order(row: sqlite3.Row) -> dict[str, Any]:
-    order = dict(row)
-    del order["idempotency_key"]
-    return order

@@ -13,15 +13,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from flask_vantage import Problem, Vantage, current_request_id, current_trace_id
 from shop import faults
 from shop.client import Warehouse
-from shop.validation import (
-    MAX_ID,
-    MAX_PAGE,
-    idempotency_key,
-    json_object,
-    order_request,
-    page_request,
-    text_values,
-)
+from shop.validation import MAX_ID, MAX_PAGE, idempotency_key, json_object, order_request, page_request, text_values
 
 _ORDER_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"

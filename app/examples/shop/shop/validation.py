@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flask import request
 from werkzeug.exceptions import BadRequest
@@ -19,9 +20,6 @@ MAX_ID = 2**31 - 1
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
-
-# One per invalid field: {"field": name, "detail": reason}.
-Errors = list[dict[str, str]]
 
 
 def json_object() -> dict[str, object]:
@@ -42,52 +40,41 @@ def text_values(values: Iterable[tuple[str, str]]) -> dict[str, object]:
     return {name: int(text) if _DIGITS.fullmatch(text) else text for name, text in values}
 
 
-def unknown_fields(given: Iterable[str], allowed: Sequence[str]) -> Errors:
-    """Return an error for each name that is not allowed; at most ten, which limits the response."""
-    unknown = sorted(set(given) - set(allowed))[:10]
-    return [{"field": name[:64], "detail": f"is unknown; allowed: {', '.join(allowed)}"} for name in unknown]
+def read_numbers(detail: str, values: Mapping[str, object], limits: Mapping[str, tuple[float, float]]) -> list[Any]:
+    """Return the numbers in `values`, in the order of `limits`.
 
-
-def whole_number(errors: Errors, values: Mapping[str, object], field: str, low: int, high: int) -> int:
-    """Return the integer in `field`, or append to `errors` and return `low`."""
-    value = values.get(field)
-    if field not in values:
-        detail = "is required"
-    elif isinstance(value, bool) or not isinstance(value, int):
-        detail = "must be a whole number"
-    elif not low <= value <= high:
-        detail = f"must be {low} to {high}"
-    else:
-        return value
-    errors.append({"field": field, "detail": detail})
-    return low
-
-
-def whole_numbers(
-    detail: str, values: Mapping[str, object], limits: Mapping[str, tuple[int, int]], **defaults: int
-) -> list[int]:
-    """Return the integers in `values`, in the order of `limits`.
-
-    `limits` maps each allowed field to its lowest and highest value. Raises a 422 `Problem` naming each invalid field.
+    `limits` maps each allowed field to its lowest and highest value; floats allow fractions. Raises a 422 `Problem`
+    that names each invalid field.
     """
-    errors = unknown_fields(values, tuple(limits))
-    numbers = [whole_number(errors, {**defaults, **values}, field, *limit) for field, limit in limits.items()]
+    # At most ten unknown names, which limits the response.
+    unknown = sorted(set(values) - set(limits))[:10]
+    errors = [{"field": name[:64], "detail": f"is unknown; allowed: {', '.join(limits)}"} for name in unknown]
+    for field, (low, high) in limits.items():
+        value: Any = values.get(field)
+        if field not in values:
+            reason = "is required"
+        elif isinstance(value, bool) or not isinstance(value, (int, type(high))):
+            reason = "must be a whole number" if isinstance(high, int) else "must be a number"
+        elif not low <= value <= high:
+            reason = f"must be {low} to {high}"
+        else:
+            continue
+        errors.append({"field": field, "detail": reason})
     if errors:
         raise Problem(422, detail, errors=errors)
-    return numbers
+    return [values[field] for field in limits]
 
 
 def order_request(values: Mapping[str, object]) -> list[int]:
     """Return product id and quantity of an order; raises a 422 `Problem`."""
     limits = {"product_id": (1, MAX_ID), "quantity": (1, MAX_QUANTITY)}
-    return whole_numbers("The order cannot be placed as it is.", values, limits)
+    return read_numbers("The order cannot be placed as it is.", values, limits)
 
 
 def page_request() -> list[int]:
     """Return limit and offset of the query; raises a 422 `Problem`."""
-    limits = {"limit": (1, MAX_PAGE), "offset": (0, MAX_OFFSET)}
-    values = text_values(request.args.items())
-    return whole_numbers("The page cannot be listed.", values, limits, limit=DEFAULT_PAGE, offset=0)
+    values = {"limit": DEFAULT_PAGE, "offset": 0, **text_values(request.args.items())}
+    return read_numbers("The page cannot be listed.", values, {"limit": (1, MAX_PAGE), "offset": (0, MAX_OFFSET)})
 
 
 def idempotency_key() -> str | None:

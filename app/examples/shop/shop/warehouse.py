@@ -11,8 +11,8 @@ from loguru import logger
 
 from flask_vantage import Problem, SettingsError, Vantage
 from shop import faults
-from shop.store import KeyReused, OutOfStock, Store, UnknownProduct
-from shop.validation import MAX_ID, idempotency_key, json_object, order_request, page_request, whole_numbers
+from shop.store import Store
+from shop.validation import idempotency_key, json_object, order_request, page_request, read_numbers
 
 _MAX_RESTOCK = 1_000_000
 
@@ -49,36 +49,25 @@ def _add_routes(app: Flask, store: Store) -> None:
 
     @app.get("/products/<int:product_id>")
     def read_product(product_id: int) -> dict[str, Any]:
-        return _found(store.product(product_id) if product_id <= MAX_ID else None, "product")
+        return store.product(product_id)
 
     @app.post("/products/<int:product_id>/restock")
     def restock(product_id: int) -> dict[str, Any]:
-        limits = {"quantity": (1, _MAX_RESTOCK)}
-        (quantity,) = whole_numbers("The product cannot be restocked.", json_object(), limits)
-        return _found(store.restock(product_id, quantity) if product_id <= MAX_ID else None, "product")
+        (quantity,) = read_numbers("The product cannot be restocked.", json_object(), {"quantity": (1, _MAX_RESTOCK)})
+        return store.restock(product_id, quantity)
 
     @app.post("/orders")
     def place_order() -> tuple[dict[str, Any], int, dict[str, str]]:
         key = idempotency_key()
         product_id, quantity = order_request(json_object())
-        try:
-            order, is_new = store.place_order(product_id, quantity, key)
-        except UnknownProduct:
-            # 422 and not 404: the resource that was addressed, /orders, does exist.
-            errors = [{"field": "product_id", "detail": "is unknown"}]
-            raise Problem(422, "The order cannot be placed as it is.", errors=errors) from None
-        except OutOfStock as error:
-            raise Problem(409, "Not enough pieces in stock.", available=error.available) from None
-        except KeyReused:
-            errors = [{"field": "Idempotency-Key", "detail": "belongs to another order"}]
-            raise Problem(422, "The idempotency key was used for another order.", errors=errors) from None
+        order, is_new = store.place_order(product_id, quantity, key)
         if is_new:
             logger.bind(order_id=order["id"], product_id=product_id).info("Order placed.")
         return order, 201 if is_new else 200, {"Location": f"/orders/{order['id']}"}
 
     @app.get("/orders/<order_id>")
     def read_order(order_id: str) -> dict[str, Any]:
-        return _found(store.order(order_id), "order")
+        return store.order(order_id)
 
     @app.errorhandler(sqlite3.OperationalError)
     def answer_busy(error: sqlite3.OperationalError) -> Any:
@@ -87,9 +76,3 @@ def _add_routes(app: Flask, store: Store) -> None:
         logger.warning("The database is busy.")
         busy = Problem(503, "The warehouse is busy. Try again.", headers={"Retry-After": "1"})
         return app.handle_http_exception(busy)
-
-
-def _found(row: dict[str, Any] | None, kind: str) -> dict[str, Any]:
-    if row is None:
-        raise Problem(404, f"There is no {kind} with this id.")
-    return row

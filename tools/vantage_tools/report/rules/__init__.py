@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vantage_tools.report import links
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.findings import Finding, ordered
+from vantage_tools.report.findings import Finding, explore, ordered
 from vantage_tools.report.rules import history, logs, requests, stack, traces
 
 # In this order: a rule can leave out what a rule before it reported.
@@ -22,5 +21,5 @@ def detect(dataset: Dataset) -> list[Finding]:
     for rule in RULES:
         found += list(rule(dataset, tuple(found)))
     for finding in found:
-        finding.link = links.explore(dataset, *finding.proof)
+        finding.link = explore(dataset, finding.engine, finding.query)
     return ordered(found)

@@ -7,7 +7,9 @@ from itertools import groupby
 
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.findings import Finding, Findings, describe
+from vantage_tools.report.findings import Finding, Findings
+from vantage_tools.report.formats import clock, count, format_duration, listed, percent, seconds
+from vantage_tools.report.rules.requests import METRIC, query_p95
 from vantage_tools.report.stats import at_least, median
 
 # (time, figure, figure) of a plot.
@@ -24,12 +26,16 @@ def episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
             continue
         periods = [(f.since or 0.0, f.until or 0.0) for f in alike]
         lengths = [until - since for since, until in periods]
-        figures = {"periods": periods, "total": sum(lengths), "first": alike[0]}
-        figures["longest"] = alike[lengths.index(max(lengths))]
+        longest = alike[lengths.index(max(lengths))]
+        ranges = listed((f"{clock(since)} to {clock(until)}" for since, until in periods), limit.MAX_LISTED_TIMES)
+        what = "failed requests" if kind == "errors" else "high latency"
+        total = format_duration(sum(lengths))
+        title = f"{service} had {len(periods)} episodes of {what}, earlier, {total} in total"
+        text = f"From {ranges}. The longest: {longest.text}"
         since, until = periods[0][0], periods[-1][1]
-        finding = describe(dataset, "episodes", "warning", service, figures, since=since, until=until)
-        finding.kind, finding.periods = kind, periods
-        yield finding
+        yield Finding(
+            kind, "warning", service, title, text, alike[0].query, since=since, until=until, periods=periods
+        )  # fmt: skip
 
 
 def _error_episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
@@ -43,8 +49,18 @@ def _error_episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
             if end > dataset.end - dataset.short:
                 _record_begin(dataset, so_far, service, begin)
                 continue
-            figures = {"failed": sum(p[1] for p in run), "requests": sum(p[2] for p in run), "step": step}
-            yield describe(dataset, "errors_earlier", "warning", service, figures, since=begin, until=end)
+            bad_requests, requests = sum(p[1] for p in run), sum(p[2] for p in run)
+            length, ratio = format_duration(end - begin), percent(bad_requests / requests)
+            title = f"{service} failed {ratio} of its requests for {length}, earlier"
+            times = f"From {clock(begin)} to {clock(end)}"
+            text = f"{times}, about {count(bad_requests)} of {count(requests)} requests failed."
+            selector = f'service_name="{service}"'
+            failed_rate, total_rate = (
+                f"sum (rate({METRIC}_count{{{selector}{status}}}[{step:.0f}s]))"
+                for status in (', http_response_status_code=~"5.."', "")
+            )
+            query = f"{failed_rate} / {total_rate}"
+            yield Finding("errors", "warning", service, title, text, query, since=begin, until=end)
 
 
 def _record_begin(dataset: Dataset, so_far: tuple[Finding, ...], service: str, begin: float) -> None:
@@ -53,13 +69,13 @@ def _record_begin(dataset: Dataset, so_far: tuple[Finding, ...], service: str, b
     step, begin_short = dataset.step("short"), dataset.begin("short")
     if failed and begin > begin_short - dataset.step("long"):
         begin = max(failed[0] - step, begin_short)
-    has_ended = failed and dataset.end - failed[-1] > 1.5 * step
     for finding in so_far:
         if (finding.kind, finding.service) == ("errors", service):
-            # A rate over a minute still contains what was a minute ago.
-            finding.figures["ended"] = failed[-1] - 60 if has_ended else None
-            with_times = describe(dataset, "errors", finding.severity, service, finding.figures, since=begin)
-            finding.since, finding.text = begin, with_times.text
+            finding.since = begin
+            finding.text += f" It began about {clock(begin)}."
+            if failed and dataset.end - failed[-1] > 1.5 * step:
+                # A rate over a minute still contains what was a minute ago.
+                finding.text += f" No request failed after about {clock(failed[-1] - 60)}."
 
 
 def _latency_episodes(dataset: Dataset) -> Findings:
@@ -75,8 +91,11 @@ def _latency_episodes(dataset: Dataset) -> Findings:
         for begin, end, run in _episodes(bad, step):
             is_over = end <= dataset.end - dataset.short
             if is_over and end - begin >= max(limit.MIN_SLOW_EPISODE_SECONDS, 2 * step):
-                figures = {"step": step, "usual": usual, "worst": max(p95 for _, p95, _ in run)}
-                yield describe(dataset, "latency_earlier", "warning", service, figures, since=begin, until=end)
+                title = f"{service} was slow for {format_duration(end - begin)}, earlier"
+                worst = seconds(max(p95 for _, p95, _ in run))
+                text = f"From {clock(begin)} to {clock(end)}, the p95 latency was up to {worst}; {seconds(usual)} is usual."
+                query = query_p95(f'service_name="{service}"', step)
+                yield Finding("latency", "warning", service, title, text, query, since=begin, until=end)
 
 
 def _episodes(points: Points, step: float) -> Iterator[tuple[float, float, Points]]:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.findings import Finding, Findings, describe
+from vantage_tools.report.findings import Finding, Findings, sentences
+from vantage_tools.report.formats import clock, listed, percent, plural, times, with_counts
 
 # Alerts that another rule reports in its own words.
 COVERED_ALERTS = {
@@ -23,8 +24,11 @@ def silent_engines(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find engines that did not answer the report."""
     for name, engine in dataset.engines.items():
         if not engine["ok"]:
-            figures = {"error": engine["error"], "holds": HOLDS[name]}
-            yield describe(dataset, "silent", "critical", name, figures)
+            title = f"{name.capitalize()} did not answer"
+            text = (
+                f"Error: {engine['error']}. This report has no {HOLDS[name]}. See journalctl -u vantage-{name}.service."
+            )
+            yield Finding("silent", "critical", name, title, text, f'up{{service_name="{name}"}}')
 
 
 def targets_down(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
@@ -40,22 +44,20 @@ def targets_down(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
             groups[(name, job) if job == "apps" else (name, job, instance)].append(instance)
     for (name, job, *_), instances in groups.items():
         service, total = name or job, len(dataset.instances[name]) if job == "apps" else 1
-        is_partial = len(instances) < total
-        figures = {
-            "name": name,
-            "instances": instances,
-            "total": total,
-            "is_partial": is_partial,
-            "is_app": name in dataset.services,
-            "units": _distinct(unit_of(service, replica_of(service, one, total), total) for one in instances),
-        }
+        what, effect = service, "Its metrics are missing since then."
+        if is_partial := len(instances) < total:
+            what = f"{len(instances)} of {total} replicas of {service}"
+            effect = "The other replicas answer; requests fail for callers that keep to one that is down."
+        elif name in dataset.services:
+            effect = "Its requests fail, and those of its callers."
         # All of them are down since the last one went down.
         since = max((last_up[key] for one in instances if (key := (name, job, one)) in last_up), default=None)
-        yield describe(dataset, "down", "warning" if is_partial else "critical", service, figures, since=since)
-
-
-def _distinct(items: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(items))
+        length = f"since {clock(since)}" if since else f"for all of the {dataset.last['long']}"
+        title = f"{what} {'is' if len(instances) == 1 or not is_partial else 'are'} down {length}"
+        units = _units(service, (replica_of(service, one, total) for one in instances), total)
+        text = f"Prometheus cannot scrape {listed(instances)}. {effect} See systemctl status {' '.join(units)}."
+        query = f'up{{service_name="{name}"}}' if name else f'up{{job="{job}"}}'
+        yield Finding("down", "warning" if is_partial else "critical", service, title, text, query, since=since)
 
 
 # -- Restarts
@@ -66,31 +68,45 @@ def restarts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     processes, units_now = _process_starts(dataset), _unit_restarts(dataset, "short")
     for service in sorted({*processes, *units_now}):
         by_unit, by_process = units_now.get(service, {}), processes.get(service, {})
-        replicas, total = sorted(by_unit or by_process), len(dataset.instances.get(service, []))
+        counted = by_unit or by_process
+        replicas, total = sorted(counted), len(dataset.instances.get(service, []))
         # The most of one replica: one restart of each replica is not a loop.
         starts = max(max(by_unit.get(one, 0.0), by_process.get(one, 0.0)) for one in replicas)
         # Prometheus extrapolates an increase, so it is not a whole number.
         is_loop = round(starts) >= limit.RESTART_LOOP_COUNT
-        units = _distinct(unit_of(service, replica, total) for replica in replicas)
-        figures = {
-            "replicas": replicas,
-            "total": total,
-            "starts": starts,
-            "reported": max((by_unit or by_process).values()),
-            "by_systemd": bool(by_unit),
-            "is_loop": is_loop,
-            "units": units,
-            "unit_query": _unit_query(units),
-        }
-        yield describe(
-            dataset, "restarts", "critical" if is_loop else "warning" if by_unit else "note", service, figures
+        units = _units(service, replicas, total)
+        who = f"{len(replicas)} of {total} replicas of {service}" if len(replicas) < total else service
+        title = f"{who}: {'restart loop' if is_loop else f'restarted {times(starts)}'}"
+        query = f'changes(process_start_time_seconds{{service_name="{service}"}}[{dataset.short:.0f}s])'
+        how = "restarted by an operator or a deployment, not by systemd,"
+        if by_unit:
+            query = _query_restarts(units, dataset.short)
+            how = "restarted by systemd after the process ended by itself,"
+        text = sentences(
+            f"In the {dataset.last['short']}, {listed(replicas)} {'was' if len(replicas) == 1 else 'were'} {how}",
+            f"{_at_most(max(counted.values()), replicas)}. See journalctl -u {' -u '.join(units)}.",
         )
+        severity = "critical" if is_loop else "warning" if by_unit else "note"
+        yield Finding("restarts", severity, service, title, text, query)
     for service, by_unit in sorted(_unit_restarts(dataset, "base").items()):
         if service not in units_now:
-            replicas = sorted(by_unit)
-            query = _unit_query([f"vantage-{one}.service" for one in replicas])
-            figures = {"replicas": replicas, "starts": max(by_unit.values()), "unit_query": query}
-            yield describe(dataset, "restarts_earlier", "note", service, figures, until=dataset.begin("short"))
+            replicas, starts = sorted(by_unit), max(by_unit.values())
+            text = sentences(
+                f"In the {dataset.last['long']}, systemd restarted {listed(replicas)} after the process",
+                f"ended by itself, {_at_most(starts, replicas)}; not in the {dataset.last['short']}.",
+            )
+            query = _query_restarts([f"vantage-{one}.service" for one in replicas], dataset.long)
+            title, until = f"{service}: restarted {times(starts)}, earlier", dataset.begin("short")
+            yield Finding("restarts", "note", service, title, text, query, until=until)
+
+
+def _at_most(number: float, replicas: list[str]) -> str:
+    return f"{times(number)}{' at most' if len(replicas) > 1 else ''}"
+
+
+def _query_restarts(units: list[str], seconds: float) -> str:
+    names = f'name="{units[0]}"' if len(units) == 1 else f'name=~"{"|".join(units)}"'
+    return f"increase(node_systemd_service_restart_total{{{names}}}[{seconds:.0f}s])"
 
 
 def _process_starts(dataset: Dataset) -> dict[str, dict[str, float]]:
@@ -98,33 +114,20 @@ def _process_starts(dataset: Dataset) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for (service, instance), number in dataset.values("starts@short", "service_name", "instance").items():
         if number >= 1:
-            replica = replica_of(service, instance, len(dataset.instances.get(service, [])))
-            found[service][replica] = max(number, found[service].get(replica, 0.0))
+            found[service][replica_of(service, instance, len(dataset.instances.get(service, [])))] = number
     return found
 
 
 def _unit_restarts(dataset: Dataset, window: str) -> dict[str, dict[str, float]]:
     """Return service -> replica -> restarts of its unit by systemd in a time range."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    service_of = {one.partition(":")[0]: service for service, many in dataset.instances.items() for one in many}
     for unit, number in dataset.by_label(f"auto_restarts@{window}", "name").items():
         if number >= 0.5:
             name = unit.removeprefix("vantage-").removesuffix(".service")
-            found[service_of.get(name) or _app_of(name, dataset) or name][name] = number
+            app, _, replica = name.rpartition("-")
+            is_replica = replica.isdigit() and 2 <= int(replica) <= len(dataset.instances.get(app, []))
+            found[app if is_replica and name not in dataset.instances else name][name] = number
     return found
-
-
-def _app_of(name: str, dataset: Dataset) -> str:
-    """Return the app of a replica on another host: the instances of that host are addresses and name no unit."""
-    app, _, number = name.rpartition("-")
-    is_own = name in dataset.instances or not number.isdigit()
-    return "" if is_own or not 2 <= int(number) <= len(dataset.instances.get(app, [])) else app
-
-
-def _unit_query(units: list[str]) -> str:
-    """Return the beginning of the query for systemd's restarts of some units, up to the range."""
-    names = f'name="{units[0]}"' if len(units) == 1 else f'name=~"{"|".join(units)}"'
-    return f"increase(node_systemd_service_restart_total{{{names}}}"
 
 
 def _is_replica(service: str, name: str) -> bool:
@@ -137,40 +140,51 @@ def replica_of(service: str, instance: str, total: int) -> str:
     return service if total < 2 else name if _is_replica(service, name) else instance
 
 
-def unit_of(service: str, replica: str, total: int) -> str:
-    """Return the unit of a replica, or the pattern of all of them when the replica's is unknown."""
+def _units(service: str, replicas: Iterable[str], total: int) -> list[str]:
+    """Return the units of replicas, or the pattern of all of them when a replica's is unknown."""
     if total < 2:
-        return f"vantage-{service}.service"
-    return f"vantage-{replica}.service" if _is_replica(service, replica) else f"'vantage-{service}*'"
+        return [f"vantage-{service}.service"]
+    names = (f"vantage-{one}.service" if _is_replica(service, one) else f"'vantage-{service}*'" for one in replicas)
+    return list(dict.fromkeys(names))
 
 
 # -- Lost signals
 
 
-def _lost_ranges(dataset: Dataset) -> Iterator[tuple[str, str, float | None]]:
-    """Yield (time range, severity, until)."""
-    yield "short", "warning", None
-    yield "base", "note", dataset.begin("short")
+def _lost_ranges(dataset: Dataset) -> Iterator[tuple[str, str, str, float | None]]:
+    """Yield (time range, severity, its name, until)."""
+    yield "short", "warning", f"in the {dataset.last['short']}", None
+    yield "base", "note", f"earlier in the {dataset.last['long']}", dataset.begin("short")
 
 
 def lost_spans(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find spans that never reached Jaeger's store."""
-    for window, severity, until in _lost_ranges(dataset):
+    for window, severity, when, until in _lost_ranges(dataset):
         dropped = [item for item in sorted(dataset.by_label(f"spans_dropped@{window}").items()) if item[1] >= 0.5]
         refused = sum(dataset.values(f"jaeger_refused@{window}").values())
-        if dropped or refused >= 0.5:
-            figures = {"dropped": dropped, "refused": refused}
-            yield describe(dataset, "lost_spans", severity, "jaeger", figures, until=until)
+        if not dropped and refused < 0.5:
+            continue
+        text = f"Jaeger refused or could not store {plural(refused, 'span')}."
+        query = "sum (rate(otelcol_exporter_send_failed_spans_total[1m]))"
+        if dropped:
+            text = f"Jaeger did not accept them. Dropped: {with_counts(dropped)}."
+            query = "sum by (service_name, reason) (rate(vantage_spans_dropped_total[1m]))"
+        text += " Requests were served, but their traces are incomplete or missing."
+        yield Finding("lost_spans", severity, "jaeger", f"Spans were lost {when}", text, query, until=until)
 
 
 def lost_lines(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find log lines that never reached Loki's store."""
-    for window, severity, until in _lost_ranges(dataset):
+    for window, severity, when, until in _lost_ranges(dataset):
         values = dataset.values(f"lines_dropped@{window}", "service_name", "reason")
-        lost = {key: number for key, number in values.items() if number >= 0.5}
+        lost = sorted((key, number) for key, number in values.items() if number >= 0.5)
         if lost:
-            dropped = [(", ".join(filter(None, key)), number) for key, number in sorted(lost.items())]
-            yield describe(dataset, "lost_lines", severity, next(iter(lost))[0], {"dropped": dropped}, until=until)
+            dropped = with_counts((", ".join(filter(None, key)), number) for key, number in lost)
+            text = f"Dropped: {dropped}. The host's journal may still have them."
+            query = "sum by (service_name, reason) (rate(promtail_dropped_entries_total[1m]))"
+            yield Finding(
+                "lost_lines", severity, lost[0][0][0], f"Log lines were lost {when}", text, query, until=until
+            )
 
 
 # -- Limits and alerts
@@ -180,15 +194,20 @@ def memory(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find processes close to their container's memory limit."""
     for service, ratio in dataset.by_label("memory").items():
         if ratio >= limit.MAX_MEMORY_USE:
-            yield describe(dataset, "memory", "warning", service, {"ratio": ratio})
+            title = f"{service} uses {percent(ratio)} of its memory limit"
+            text = "The kernel kills it at the limit. Raise the memory variable of its role, or find what grows."
+            used = f'process_resident_memory_bytes{{service_name="{service}"}}'
+            query = f"{used} / on (service_name) service_name:memory_limit:bytes"
+            yield Finding("memory", "warning", service, title, text, query)
 
 
 def disks(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
     """Find file systems that are almost full."""
     for device, free in dataset.by_label("disk_free", "device").items():
         if free < limit.MIN_FREE_DISK:
-            figures = {"device": device, "free": free, "query": dataset.query("disk_free")}
-            yield describe(dataset, "disk", "critical", "host", figures)
+            title = f"{device} has {percent(free)} of its space left"
+            text = "A store that cannot write loses what arrives. See docs/operations.md for how to free space."
+            yield Finding("disk", "critical", "host", title, text, dataset.query("disk_free"))
 
 
 def alerts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
@@ -198,6 +217,7 @@ def alerts(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         name = labels.get("alertname", "")
         if alert.get("state") == "firing" and name not in COVERED_ALERTS:
             severity = "critical" if labels.get("severity") == "critical" else "warning"
-            said = [annotations[key] for key in ("summary", "description") if annotations.get(key)]
-            figures = {"alert": name, "annotations": said}
-            yield describe(dataset, "alert", severity, labels.get("service_name") or "host", figures)
+            text = sentences(annotations.get("summary", ""), annotations.get("description", ""))
+            query = f'ALERTS{{alertname="{name}", alertstate="firing"}}'
+            service = labels.get("service_name") or "host"
+            yield Finding("alert", severity, service, f"The alert {name} fires", text, query)

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 
 from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
-from vantage_tools.report.findings import Finding, Findings, describe
+from vantage_tools.report.findings import Finding, Findings, sentences
+from vantage_tools.report.formats import count, percent, seconds
 from vantage_tools.report.spans import Span, by_operation
 from vantage_tools.report.stats import median
 
@@ -30,9 +31,13 @@ def repeated(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         total = operations[service, operation]
         if len(found) >= max(limit.MIN_N_PLUS_ONE_TRACES, limit.MIN_N_PLUS_ONE_SHARE * total):
             ids = [trace for trace, _ in found[:3]]
-            usual = median(times for _, times in found)
-            figures = {"operation": operation, "call": call, "found": len(found), "total": total, "usual": usual}
-            yield describe(dataset, "repeated_calls", "warning", service, figures, traces=ids)
+            usual = count(median(times for _, times in found))
+            title = f"{operation} of {service} calls “{call}” {usual} times per request"
+            text = sentences(
+                f"In {len(found)} of {total} sampled traces, it repeats the same call (N+1).",
+                "One call for all items would save the round trips.",
+            )
+            yield Finding("repeated_calls", "warning", service, title, text, ids[0], "jaeger", traces=ids)
 
 
 def slow_databases(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
@@ -45,9 +50,14 @@ def slow_databases(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         typical, was = (median(span.us / 1e6 for span in many) for many in (spans, before.get((service, call), [])))
         least = max(limit.NOTICEABLE_RATIO * dataset.latency_threshold(service), limit.DATABASE_GROWTH * was)
         if len(spans) >= limit.MIN_DATABASE_CALLS and typical >= least:
-            slowest = [max(spans, key=lambda span: span.us).trace]
-            figures = {"call": call, "calls": len(spans), "typical": typical, "before": was}
-            yield describe(dataset, "slow_database", "warning", service, figures, traces=slowest)
+            trace = max(spans, key=lambda span: span.us).trace
+            title = f"“{call}” of {service} takes {seconds(typical)}"
+            earlier = f"before: {seconds(was)}" if was else "there are no earlier calls to compare with"
+            text = sentences(
+                f"Median of {len(spans)} sampled calls in the {dataset.last['short']}; {earlier}.",
+                "Check for a missing index, a lock, or a query that reads too much.",
+            )
+            yield Finding("slow_database", "warning", service, title, text, trace, "jaeger", traces=[trace])
 
 
 def unanswered_calls(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
@@ -60,13 +70,15 @@ def unanswered_calls(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
     for (service, callee), spans in calls.items():
         found = [span for span in spans if span.failed and not span.status]
         if len(found) >= limit.MIN_UNANSWERED_CALLS and callee not in reported:
-            figures = {
-                "callee": callee,
-                "found": len(found),
-                "calls": len(spans),
-                "took": median(span.us / 1e6 for span in found),
-                "errors": sorted({span.tags.get("error.type", "") for span in found} - {""}),
-            }
-            cause = callee if callee in dataset.services else ""
-            ids = [span.trace for span in found[:3]]
-            yield describe(dataset, "no_answer", "critical", service, figures, of=cause, traces=ids)
+            took, ids = median(span.us / 1e6 for span in found), [span.trace for span in found[:3]]
+            types = sorted({span.tags.get("error.type", "") for span in found} - {""})
+            share = "; ".join([percent(len(found) / len(spans)), *([", ".join(types)] if types else [])])
+            text = sentences(
+                f"{len(found)} of {len(spans)} calls in the traces ended without a status after {seconds(took)} ({share}).",
+                "Callers wait as long.",
+            )
+            title, cause = (
+                f"Calls from {service} to {callee} get no answer",
+                callee if callee in dataset.services else "",
+            )
+            yield Finding("no_answer", "critical", service, title, text, ids[0], "jaeger", of=cause, traces=ids)
