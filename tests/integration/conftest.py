@@ -6,14 +6,14 @@ VANTAGE_TEST_HOST is a testinfra host specification, VANTAGE_TEST_INVENTORY the 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import testinfra
-from machine import BIN, CONTAINER, Machine, play
+from machine import Machine, play
 
 
 @pytest.fixture(scope="session")
@@ -37,20 +37,6 @@ def playbook(inventory: str):
     return functools.partial(play, inventory)
 
 
-@pytest.fixture(scope="session")
-def variables(inventory: str) -> dict[str, str]:
-    """How the machine under test is reached and which images it has, for a test that needs another machine."""
-    shown = subprocess.run(
-        [str(BIN / "ansible-inventory"), "-i", inventory, "--list"], check=True, capture_output=True, text=True
-    ).stdout
-    (found,) = json.loads(shown)["_meta"]["hostvars"].values()
-    return {
-        name: value
-        for name, value in found.items()
-        if name.startswith(("ansible_conn", "vantage_", "grafana_enabled")) or name.endswith("_image")
-    }
-
-
 @pytest.fixture
 def reboot(vm: Machine):
     """Restarts the machine and waits until systemd is up; a system container alone can do it from here."""
@@ -59,6 +45,6 @@ def reboot(vm: Machine):
         pytest.skip("`make test-vm` reboots the VM itself")
 
     def run() -> None:
-        subprocess.run([*CONTAINER, "restart", name], check=True)
+        subprocess.run([sys.executable, "-m", "vantage_tools", "container", "restart", name], check=True)
 
     return run

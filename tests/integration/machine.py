@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import testinfra
-
 ROOT = Path(__file__).resolve().parents[2]
 # Beside the Python that runs the tests, so that no PATH has to say where.
 BIN = Path(sys.executable).parent
-CONTAINER = [sys.executable, "-m", "vantage_tools", "container"]
 
 
 def play(inventory: str, name: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
@@ -51,25 +48,6 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
     for word in words:
         assert word in output, output[-3000:]
     return output
-
-
-def write_inventory(folder: Path, name: str, variables: dict[str, str]) -> str:
-    """Write an inventory with one machine in both groups, and an unreachable host in neither."""
-    hosts: dict[str, Any] = {group: {"hosts": {name: variables}} for group in ("app", "monitoring")}
-    hosts["others"] = {"hosts": {"nowhere.invalid": {}}}
-    path = folder / "hosts.yml"
-    path.write_text(json.dumps(hosts))
-    return str(path)
-
-
-@contextmanager
-def system_container(name: str) -> Iterator[Machine]:
-    """Create an empty machine, and remove it at the end."""
-    subprocess.run([*CONTAINER, "up", name], check=True, capture_output=True)
-    try:
-        yield Machine(testinfra.get_host(f"docker://{name}"))
-    finally:
-        subprocess.run([*CONTAINER, "down", name], check=True, capture_output=True)
 
 
 class Machine:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 import yaml
 
 from vantage_tools import lint
-from vantage_tools.paths import ROOT
+from vantage_tools.paths import ROOT, cache_dir
 from vantage_tools.process import output, run
 from vantage_tools.vm import engine, host_tools
 from vantage_tools.vm.cli import DEVELOPMENT, PASS_ON
@@ -28,18 +29,27 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=DEVELOPMENT)
 def test() -> None:
-    """Run every test: lint, unit tests, one host and two hosts."""
+    """Run every test: lint, unit tests, and molecule's machines."""
     step("lint")
     host_tools.install("lint")
     lint.lint()
-    step("unit tests")
-    unit()
     step("engine and images")
     engine.get_images()
-    step("molecule: create, converge, idempotence, verify, destroy")
-    run("molecule", "test")
-    step("molecule: the same with the apps and the stores on two hosts")
-    run("molecule", "test", "--scenario-name", "two_hosts")
+    log = cache_dir() / "test-one-host.log"
+    try:
+        # The tests on one host take longest and mostly wait.
+        with log.open("w") as file, ThreadPoolExecutor() as beside:
+            step(f"molecule: one host, beside the rest (log: {log})")
+            one_host = beside.submit(run, "molecule", "test", stdout=file, stderr=file)
+            step("unit tests")
+            unit()
+            for scenario in ("bare_host", "two_hosts"):
+                step(f"molecule: {scenario}")
+                run("molecule", "test", "--scenario-name", scenario)
+            step("molecule: waiting for one host")
+    finally:
+        typer.echo(log.read_text(errors="replace"))
+    one_host.result()
     step("done")
 
 
