@@ -202,12 +202,3 @@ def test_a_file_outside_the_shared_folder_is_refused(tmp_path: Path) -> None:
     assert answer.returncode != 0
     assert "/home/me/my.yml" in answer.stderr
     assert run_vagrantfile(tmp_path, VANTAGE_ANSIBLE="host", VANTAGE_EXTRA_VARS="@/home/me/my.yml").returncode == 0
-
-
-def test_every_setting_is_documented() -> None:
-    code = VAGRANTFILE.read_text()
-    used = {f"VANTAGE_{name}" for name in re.findall(r'(?:setting|checked)\("(\w+)"', code)}
-    used |= set(re.findall(r'ENV\.fetch\("(VANTAGE_\w+)"', code))
-    table = (PROJECT / "docs/vm.md").read_text().partition("### Settings")[2].partition("###")[0]
-    documented = set(re.findall(r"`(VANTAGE_\w+)`", table))
-    assert used == documented
