@@ -185,6 +185,11 @@ def test_values_without_json_form_are_written_as_text(value: object) -> None:
     json.loads(line, parse_constant=lambda name: pytest.fail(f"not JSON: {name}"))
 
 
+def test_key_that_is_not_text_is_written_as_text() -> None:
+    fields: Any = {"message": "m" * MAX_LINE_BYTES, (1,): 2}
+    assert json.loads(encode_line(fields))["(1,)"] == 2
+
+
 def test_structure_that_contains_itself_is_written() -> None:
     loop: list[object] = []
     loop.append(loop)
