@@ -486,7 +486,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_intermixed_args(argv)
     given, allowed = len(arguments.names), NAMES.get(arguments.command, 1)
     if given != allowed and (allowed is not None or not given):
-        parser.error(f"wrong number of names for {arguments.command}: {given} ({'1 or more' if allowed is None else allowed})")
+        parser.error(
+            f"wrong number of names for {arguments.command}: {given} ({'1 or more' if allowed is None else allowed})"
+        )
     return arguments
 
 
