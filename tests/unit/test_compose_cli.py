@@ -84,7 +84,7 @@ def test_port_of_a_running_service_may_be_in_use(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(compose.engine, "ensure_engine", lambda: None)
     monkeypatch.setattr(compose, "get_images", lambda: None)
-    monkeypatch.setattr(compose, "document", lambda: {"services": dict.fromkeys(["loki", "jaeger"], {})})
+    monkeypatch.setattr(compose, "document", lambda: {"services": {"loki": {}, "jaeger": {}}})
     monkeypatch.setattr(compose, "running_services", lambda: [running])
     monkeypatch.setattr(compose, "ports_in_use", in_use)
     monkeypatch.setattr(compose, "compose", lambda *argv: argv)
