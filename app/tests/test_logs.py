@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -61,6 +62,21 @@ def test_stack_trace_has_no_values_of_variables(app: Flask, lines: ReadLines) ->
     app.test_client().get("/leak")
     (line,) = lines()
     assert "hunter2" not in json.dumps(line)
+
+
+def test_stream_that_fails_is_one_error_line_with_its_exception(app: Flask, lines: ReadLines) -> None:
+    @app.get("/stream")
+    def stream() -> Iterator[bytes]:
+        yield b"a"
+        raise ValueError("broken off")
+
+    response = app.test_client().get("/stream", buffered=False)
+    with pytest.raises(ValueError, match="broken off"):
+        response.get_data()
+    response.close()
+    (line,) = lines()
+    assert (line["level"], line["http_response_status_code"]) == ("error", 200)
+    assert line["exception_message"] == "broken off"
 
 
 def test_client_error_is_logged_at_info(client: FlaskClient, lines: ReadLines) -> None:
