@@ -472,7 +472,7 @@ def is_up(service: dict[str, Any]) -> bool:
 # The command line -----------------------------------------------------------------------------------------------------
 
 UNIT_COMMANDS = {"pre-start": pre_start, "ready": ready, "stop": stop, "reload": reload}
-# How many names the commands take that take more or less than one; None: any number but zero.
+# The number of names of each command that does not take exactly one; None: one or more.
 NAMES = {"apply": None, "remove": None, "ensure-docker": 2, "status": 0, "list": 0}
 
 
