@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -61,6 +62,21 @@ def test_stack_trace_has_no_values_of_variables(app: Flask, lines: ReadLines) ->
     app.test_client().get("/leak")
     (line,) = lines()
     assert "hunter2" not in json.dumps(line)
+
+
+def test_stream_that_fails_is_one_error_line_with_its_exception(app: Flask, lines: ReadLines) -> None:
+    @app.get("/stream")
+    def stream() -> Iterator[bytes]:
+        yield b"a"
+        raise ValueError("broken off")
+
+    response = app.test_client().get("/stream", buffered=False)
+    with pytest.raises(ValueError, match="broken off"):
+        response.get_data()
+    response.close()
+    (line,) = lines()
+    assert (line["level"], line["http_response_status_code"]) == ("error", 200)
+    assert line["exception_message"] == "broken off"
 
 
 def test_client_error_is_logged_at_info(client: FlaskClient, lines: ReadLines) -> None:
@@ -183,6 +199,11 @@ class _Unprintable:
 def test_values_without_json_form_are_written_as_text(value: object) -> None:
     line = encode_line({"message": "m", "value": value})
     json.loads(line, parse_constant=lambda name: pytest.fail(f"not JSON: {name}"))
+
+
+def test_key_that_is_not_text_is_written_as_text() -> None:
+    fields: Any = {"message": "m" * MAX_LINE_BYTES, (1,): 2}
+    assert json.loads(encode_line(fields))["(1,)"] == 2
 
 
 def test_structure_that_contains_itself_is_written() -> None:

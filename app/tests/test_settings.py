@@ -122,3 +122,9 @@ def test_invalid_endpoint_shows_the_port_of_the_protocol(protocol: str, port: st
         Settings.from_environment({"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_EXPORTER_OTLP_ENDPOINT": "jaeger"})
     assert caught.value.variable == "OTEL_EXPORTER_OTLP_ENDPOINT"
     assert f"http://jaeger:{port}" in caught.value.fix
+
+
+def test_invalid_address_for_traces_is_shown_with_its_path() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "jaeger"})
+    assert "http://jaeger:4318/v1/traces" in caught.value.fix

@@ -26,12 +26,14 @@ def connection_variables(ssh_config: str) -> dict[str, object]:
         name, *values = shlex.split(line, comments=True) or [""]
         if values:
             options.setdefault(name.lower(), values[0])
+    # A box with a password has no key.
+    key = {"ansible_ssh_private_key_file": options["identityfile"]} if "identityfile" in options else {}
     return {
         "ansible_host": options["hostname"],
         "ansible_port": int(options["port"]),
         "ansible_user": options["user"],
-        "ansible_ssh_private_key_file": options["identityfile"],
         "ansible_ssh_common_args": SSH_ARGUMENTS,
+        **key,
     }
 
 

@@ -92,6 +92,14 @@ def test_a_seed_without_a_project_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_image_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text('{"docker.io/grafana/loki:3": {"file": "loki.tar.gz"}}')
+    (tmp_path / "vars.yml").touch()
+    with pytest.raises(UserError, match=r"loki\.tar\.gz") as error:
+        cloud_init.link_images(tmp_path, tmp_path / "linked")
+    assert error.value.fix
+
+
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="this is not a git checkout")
 def test_a_seed_carries_the_project_and_the_images(tmp_path: Path) -> None:
     images = tmp_path / "images"

@@ -70,6 +70,30 @@ def test_port_in_use_is_named_with_its_user(
     assert compose.ports_in_use({"services": services}) == [], "the port is free again"
 
 
+@pytest.mark.parametrize(("running", "started"), [("loki", True), ("jaeger", False)])
+def test_port_of_a_running_service_may_be_in_use(monkeypatch: pytest.MonkeyPatch, running: str, started: bool) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    def run(*argv: object) -> None:
+        calls.append(argv)
+        if "up" in argv:
+            raise KeyboardInterrupt
+
+    def in_use(wanted: dict[str, Any]) -> list[str]:
+        return [name for name in wanted["services"] if name == "loki"]
+
+    monkeypatch.setattr(compose.engine, "ensure_engine", lambda: None)
+    monkeypatch.setattr(compose, "get_images", lambda: None)
+    monkeypatch.setattr(compose, "document", lambda: {"services": {"loki": {}, "jaeger": {}}})
+    monkeypatch.setattr(compose, "running_services", lambda: [running])
+    monkeypatch.setattr(compose, "ports_in_use", in_use)
+    monkeypatch.setattr(compose, "compose", lambda *argv: argv)
+    monkeypatch.setattr(compose, "run", run)
+    with pytest.raises(KeyboardInterrupt if started else UserError):
+        compose.up()
+    assert any("up" in call for call in calls) is started
+
+
 def test_port_that_docker_chooses_is_free() -> None:
     services = {"loki": {"ports": [{"host_ip": "127.0.0.1", "published": "8000-8010"}, {"target": 3100}]}}
     assert compose.ports_in_use({"services": services}) == []

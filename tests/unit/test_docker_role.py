@@ -16,6 +16,15 @@ def fails(file: str, register: str, result: dict[str, Any], check: bool) -> bool
     return bool(host.value(trust_as_template("{{ " + task["failed_when"] + " }}")))
 
 
+@pytest.mark.parametrize("noise", ["", "sudo: unable to resolve host vm: Name or service not known\r\n"])
+@pytest.mark.parametrize("engine", ["", "engine=dockerd\r\n"])
+def test_docker_is_installed_only_where_none_was_found(engine: str, noise: str) -> None:
+    """With a terminal over SSH, the warnings of sudo are in stdout too."""
+    (task,) = (task for task in load(ROLES / "docker/tasks/main.yml") if task["name"] == "Install Docker")
+    host = Host("docker", __docker_engine={"stdout": noise + engine})
+    assert host.value(trust_as_template("{{ " + task["when"] + " }}")) is not bool(engine)
+
+
 BARE = [
     ("debian", "__docker_apt", {"failed": True, "msg": "python3-apt must be installed to use check mode."}),
     ("debian", "__docker_apt", {"failed": True, "msg": "No package matching 'docker-ce' is available"}),

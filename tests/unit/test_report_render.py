@@ -161,6 +161,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data["logs"]["raw"] = {"query": '{service_name=~"storefront"}', "lines": [line]}
     data["logs"]["failed"] = {"query": "failed", "lines": [line]}
     data["traces"]["failed@short"] = [shop_trace(error="InjectedFault")]
+    data["meta"]["host"] = "web_1"
     folder = tmp_path_factory.mktemp("report")
     (folder / "trace-typical.png").write_bytes(b"old")
     (folder / "mine.png").write_bytes(b"mine")
@@ -173,6 +174,7 @@ def test_page_needs_no_other_file_and_runs_no_script(written: Path) -> None:
     assert not re.findall(r'(?:src|srcset)="(?!data:)|<link|@import|url\(|<script', page)
     assert page.count("data:image/png;base64,") == len(list(written.glob("*.png"))) - 1
     assert "&lt;script&gt;alert(1)" in page
+    assert re.findall(r"<title>.*(web.*)</title>", page) == ["web_1"]
     assert "None of them found" in page
 
 

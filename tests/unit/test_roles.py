@@ -288,6 +288,16 @@ def test_a_checker_is_skipped_in_check_mode_if_the_image_is_missing() -> None:
         assert sum("validate" in file for file in found) == count
 
 
+@pytest.mark.parametrize("shown", ["sha256:a\r\n", "sudo: unable to resolve host vm\r\nsha256:b\r\n", "sha256:c\n"])
+def test_image_is_loaded_unless_the_host_has_the_archive(shown: str) -> None:
+    """By either of its ids; with a terminal over SSH, the warnings of sudo are in stdout too."""
+    (task,) = (t for t in load(ROLES / "container_service/tasks/image.yml") if "block" in t)
+    present, archive = {"rc": 0, "stdout": shown}, {"id": "sha256:a", "digest": "sha256:b"}
+    given = {"__container_service_present": present, "__container_service_archive": archive}
+    host = Host("container_service", vantage_image_source="archive", **given)
+    assert host.value(trust_as_template("{{ " + task["when"] + " }}")) is ("sha256:c" in shown)
+
+
 def test_config_is_readable_by_the_container_alone() -> None:
     for role in SERVICES:
         group = service(role)["user"].partition(":")[2]

@@ -59,6 +59,11 @@ def test_ssh_config_becomes_connection_variables(connection: ModuleType) -> None
     assert "StrictHostKeyChecking=no" in variables["ansible_ssh_common_args"]
 
 
+def test_a_box_with_a_password_has_no_key(connection: ModuleType) -> None:
+    lines = [line for line in SSH_CONFIG.splitlines() if "IdentityFile" not in line]
+    assert "ansible_ssh_private_key_file" not in connection.connection_variables("\n".join(lines))
+
+
 def test_a_running_machine_is_listed_with_its_variables(tmp_path: Path) -> None:
     answer = run_with_vagrant(tmp_path, f"cat <<'END'\n{SSH_CONFIG}END")
     assert answer.returncode == 0, answer.stderr

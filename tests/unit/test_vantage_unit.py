@@ -324,6 +324,15 @@ def test_a_removed_replica_leaves_neither_unit_nor_state(host: FakeHost) -> None
     assert not (host.root / "STATE/hello-2.json").exists()
 
 
+@pytest.mark.parametrize(
+    "argv", [["stop", "loki", "grafana"], ["apply"], ["ensure-docker", "10.0.0.0/24"], ["list", "loki"]]
+)
+def test_wrong_number_of_names_is_a_usage_error(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+
+
 # Docker
 
 NETWORK = ("172.29.238.0/24", "172.29.238.1")

@@ -118,8 +118,12 @@ def seed(
 
 
 def link_images(source: Path, target: Path) -> None:
-    """Link the archives that index.json lists into a new directory."""
-    index = json.loads((source / "index.json").read_text(encoding="utf-8"))
-    target.mkdir()
-    for name in ["index.json", "vars.yml", *(entry["file"] for entry in index.values())]:
-        (target / name).symlink_to((source / name).resolve(strict=True))
+    """Link the archives that index.json lists into a new directory; raises UserError if one is missing."""
+    try:
+        index = json.loads((source / "index.json").read_text(encoding="utf-8"))
+        target.mkdir()
+        for name in ["index.json", "vars.yml", *(entry["file"] for entry in index.values())]:
+            (target / name).symlink_to((source / name).resolve(strict=True))
+    except FileNotFoundError as error:
+        fix = "run `make images` and use the directory that it prints"
+        raise UserError(f"image archive is missing: {error.filename}.", fix) from None

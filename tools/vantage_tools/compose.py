@@ -50,7 +50,9 @@ def up() -> None:
     run("chmod", "-R", "a+rX", *readable)
     wanted = document()
     # Checked before the start: Compose would leave some services behind. What runs already has its own ports.
-    if not running_services() and (in_use := ports_in_use(wanted)):
+    running = running_services()
+    stopped = {name: service for name, service in wanted["services"].items() if name not in running}
+    if in_use := ports_in_use({"services": stopped}):
         raise UserError(
             "\n".join([*in_use, "Nothing was started."]),
             "stop what uses the ports (a VM: make down), or set others in compose/local.yml, see docs/compose.md.",

@@ -75,7 +75,7 @@ def fill_past(
     shifts = range(distance, distance + int(hours * 3600), length)
     found = query(f'{{__name__=~".+"}}[{length}s]')
     print(f"fill-past: {len(shifts)} copies of {len(found)} series over {length} s", flush=True)
-    on_machine("mkdir", "-p", f"{FOLDER}/blocks")
+    on_machine("sh", "-c", f"rm -rf {FOLDER} && mkdir -p {FOLDER}/blocks")
     write = ["docker", "exec", "-i", name, "sh", "-c", f"cat > {FOLDER}/past.om"]
     with subprocess.Popen(write, stdin=subprocess.PIPE, text=True) as writer:
         assert writer.stdin

@@ -93,7 +93,7 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
         limit //= 2
         # Fewer fields as well, since a caller may add thousands; Vantage's own come first.
         kept = itertools.islice(fields.items(), limit)
-        line = _encode({key[:limit]: _shorten(value, limit) for key, value in kept} | {"truncated": True})
+        line = _encode({_text(key)[:limit]: _shorten(value, limit) for key, value in kept} | {"truncated": True})
     return line
 
 
@@ -102,7 +102,8 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
         text = _encoder.encode(fields)
     except (TypeError, ValueError, RecursionError):
         # NaN, a key that is not a string, or a structure that contains itself.
-        text = _encoder.encode({k: v if v is None or isinstance(v, int | str) else _text(v) for k, v in fields.items()})
+        plain = {_text(k): v if v is None or isinstance(v, int | str) else _text(v) for k, v in fields.items()}
+        text = _encoder.encode(plain)
     # A lone surrogate cannot be UTF-8; its backslash escape happens to be valid JSON.
     return text.encode("utf-8", "backslashreplace") + b"\n"
 

@@ -57,7 +57,7 @@ def _choice(*allowed: str) -> Parse:
     return parse
 
 
-def _number(kind: type[int] | type[float], low: float, high: float) -> Parse:
+def _number(kind: type[int] | type[float], low: float, high: float, fix: str = "Use one in this range") -> Parse:
     def parse(variable: str, text: str) -> float:
         try:
             number = kind(text)
@@ -66,7 +66,7 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Parse:
         # Written so that NaN, which compares false with everything, fails as well.
         if number is None or not low <= number <= high:
             problem = "not a whole number in range" if kind is int else "not a number in range"
-            raise SettingsError(variable, f"{problem}: {text!r} ({low:.12g} to {high:.12g})", "Use one in this range")
+            raise SettingsError(variable, f"{problem}: {text!r} ({low:.12g} to {high:.12g})", fix)
         return number
 
     return parse
@@ -147,7 +147,9 @@ class Settings:
         values["export_spans"] = exporter == "otlp" and not read(False, _switch, "OTEL_SDK_DISABLED")
         queue_size = values["span_queue_size"]
         values["span_batch_size"] = read(
-            min(cls.span_batch_size, queue_size), _number(int, 1, queue_size), "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+            min(cls.span_batch_size, queue_size),
+            _number(int, 1, queue_size, "Use one in this range, or raise OTEL_BSP_MAX_QUEUE_SIZE"),
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
         )
 
         # https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
@@ -155,7 +157,9 @@ class Settings:
         port = 4317 if is_grpc else 4318
 
         def parse_url(variable: str, text: str) -> str:
-            require_http_url(variable, text, f"http://jaeger:{port}")
+            # Of the two, only the address for traces is used as it is.
+            path = "/v1/traces" if "TRACES" in variable and not is_grpc else ""
+            require_http_url(variable, text, f"http://jaeger:{port}{path}")
             return text
 
         base = read(f"http://localhost:{port}", parse_url, "OTEL_EXPORTER_OTLP_ENDPOINT")

@@ -472,20 +472,23 @@ def is_up(service: dict[str, Any]) -> bool:
 # The command line -----------------------------------------------------------------------------------------------------
 
 UNIT_COMMANDS = {"pre-start": pre_start, "ready": ready, "stop": stop, "reload": reload}
-LIST_COMMANDS = ("status", "list")
+# The number of names of each command that does not take exactly one; None: one or more.
+NAMES = {"apply": None, "remove": None, "ensure-docker": 2, "status": 0, "list": 0}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = (*UNIT_COMMANDS, "apply", "remove", "ensure-docker", *LIST_COMMANDS)
-    parser.add_argument("command", choices=commands, metavar="COMMAND")
+    parser.add_argument("command", choices=[*UNIT_COMMANDS, *NAMES], metavar="COMMAND")
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--check", action="store_true", help="print what would change, but change nothing")
     parser.add_argument("--json", action="store_true", help="print the list as JSON, for programs")
     parser.add_argument("--no-probe", action="store_true", help="list without readiness and pending")
     arguments = parser.parse_intermixed_args(argv)
-    if bool(arguments.names) is (arguments.command in LIST_COMMANDS):
-        parser.error(f"wrong number of names for {arguments.command}: {len(arguments.names)}")
+    given, allowed = len(arguments.names), NAMES.get(arguments.command, 1)
+    if given != allowed and (allowed is not None or not given):
+        parser.error(
+            f"wrong number of names for {arguments.command}: {given} ({'1 or more' if allowed is None else allowed})"
+        )
     return arguments
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Puts several files in place in one round trip: all of them, or none where a checker refuses one.
+"""Puts several files in place in one round trip: all of them, or none if a checker rejects one.
 
 files: the files and directories, each with
     path                a path that ends in / is a directory; the parents of files are made as 0755

@@ -22,13 +22,14 @@ def require(purpose: str) -> None:
 
 def image_id(ref: str) -> str | None:
     done = capture("docker", "image", "inspect", "--format", "{{.Id}}", ref)
-    return done.stdout.strip() if done.returncode == 0 else None
+    # The client's warnings come before it.
+    return last_lines(done.stdout.strip(), 1) if done.returncode == 0 else None
 
 
 def pull(ref: str) -> str:
     """Pull `ref`; return the engine's reason why it could not, or nothing."""
     done = capture("docker", "pull", "--quiet", ref)
-    return last_lines(done.stdout, 1) if done.returncode else ""
+    return (last_lines(done.stdout.strip(), 1) or f"exit code {done.returncode}") if done.returncode else ""
 
 
 def load(archive: Path, fix: str) -> list[str]:

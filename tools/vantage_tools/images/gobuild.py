@@ -16,6 +16,7 @@ from typing import Any
 from vantage_tools.errors import UserError
 from vantage_tools.process import capture
 
+from .archive import sha256_of
 from .progress import Progress
 
 # Module and build caches of all engines: measured, with a margin; what a warm cache still needs.
@@ -65,8 +66,9 @@ class GoBuild:
         self._name = name
         self._make = make
         self._progress = progress
-        self._toolchain = cache / "go/toolchain"
         self._pins = images / "go-toolchain.txt"
+        # Other pins are another Go.
+        self._toolchain = cache / "go" / f"toolchain-{sha256_of(self._pins)[:12]}"
         self._environment = environment(cache, bool(make.get("cgo")))
         self._tags = [f"-tags={','.join(make['tags'])}"] if "tags" in make else []
 

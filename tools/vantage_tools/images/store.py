@@ -74,9 +74,12 @@ class Store:
         return self.folder / f".{name}.json"
 
     def record(self, name: str) -> Record | None:
-        if not (self._record_path(name).is_file() and self.archive(name).is_file()):
+        try:
+            record = Record(**json.loads(self._record_path(name).read_text()))
+        except (OSError, ValueError, TypeError):
+            # Absent, cut off by a power failure, or of another release.
             return None
-        return Record(**json.loads(self._record_path(name).read_text()))
+        return record if self.archive(name).is_file() else None
 
     def add(self, record: Record) -> None:
         write_atomically(self._record_path(record.name), json.dumps(asdict(record), indent=2) + "\n")

@@ -107,5 +107,6 @@ def _html(markdown: str, files: list[Path]) -> str:
     body = re.sub(r"<h3>(Critical|Warning|Note):", lambda m: f'<h3 class="{m[1].lower()}">{m[1]}:', body)
     # The menu leads to the headings as GitHub names them.
     body = re.sub(r"<h2>(\w+)", lambda m: f'<h2 id="{m[1].lower()}">{m[1]}', body)
-    title = re.search(r"^# (.*)", markdown)
+    # Of the body, where its special characters are escaped for HTML, not for Markdown.
+    title = re.search(r"<h1>(.*?)</h1>", body)
     return page("page.html.j2", title=title[1] if title else "", body=body)

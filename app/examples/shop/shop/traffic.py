@@ -36,7 +36,7 @@ _opener.add_handler(HTTPSHandler())
 
 
 class Step(NamedTuple):
-    """One request and the seconds to wait after it; `{order}` in `path` is the id of the visitor's last order."""
+    """One request and the seconds to wait after it; `{order}` in `path` is the id of the user's last order."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 def visit(rng: random.Random) -> Iterator[Step]:
-    """Yield the requests of one visitor: about a third order, some send invalid input, some follow a dead link."""
+    """Yield the requests of one user: about a third order, some send invalid input, some follow a dead link."""
 
     def think(median: float) -> float:
         return min(max(median * rng.lognormvariate(0, 0.6), 0.05), 10.0)
@@ -92,18 +92,18 @@ def send(method: str, url: str, body: dict[str, object] | None = None, form: boo
 
 
 class LoadGenerator:
-    """Sends visitors as the `options` of the command line say, until the end of a round or until `stop` is set."""
+    """Sends requests as the `options` of the command line say, until the end of a round or until `stop` is set."""
 
     def __init__(self, options: argparse.Namespace, stop: threading.Event) -> None:
         self._options = options
         self._stop = stop
 
     def run(self, seed: int) -> int:
-        """Send one round of visitors; returns the number of answers."""
+        """Send one round of requests; returns the number of answers."""
         options = self._options
         # (status, seconds) of each request; appending is atomic.
         self._results: list[tuple[int, float]] = []
-        self._report(f"{options.users} visitors at {options.url} for {options.seconds:g} s, seed {seed}")
+        self._report(f"{options.users} users at {options.url} for {options.seconds:g} s, seed {seed}")
         begin = time.monotonic()
         self._end = begin + options.seconds
         with ThreadPoolExecutor(options.users + 2) as pool:
