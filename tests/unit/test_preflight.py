@@ -523,6 +523,7 @@ def test_program_in_the_hosts_network_is_found_by_its_cgroup(monkeypatch: pytest
 
 def test_apps_are_those_that_vantage_unit_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = json.dumps([{"service": "blog-2", "app": "blog"}, {"service": "loki", "app": None}])
+    monkeypatch.setattr(gather_host_state, "PROGRAMS", ROLES / "container_service/files")
     monkeypatch.setattr(
         gather_host_state, "run", lambda *argv: listed if argv[1:] == ("list", "--json", "--no-probe") else ""
     )

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from rich import progress
 from rich.console import Console
 
-
 # Between two lines of one step in a log: some CI servers end a job that is silent for ten minutes.
 REMINDER_SECONDS = 60.0
 
