@@ -178,6 +178,9 @@ def test_the_words_of_a_command_that_fails_are_the_message(place: Runner) -> Non
     assert result["msg"] == "it did not start"
 
 
-def test_check_mode_applies_only_what_is_installed(place: Runner) -> None:
+def test_check_mode_applies_only_what_is_installed_and_can_see_the_files(place: Runner) -> None:
+    command = ["/bin/echo", "loki reload"]
+    assert place("--check", "--diff", files=[], apply=command)["diff"] == [{"prepared": "loki reload\n"}]
+    assert place("--check", files=[place.file("app.yml", "new")], apply=command)["applied"] == ""
     assert not place("--check", files=[], apply=["/no-such-place/program"]).get("failed")
     assert place(files=[], apply=["/no-such-place/program"])["failed"]

@@ -151,12 +151,14 @@ class FileSet:
                         os.unlink(path)
 
     def apply(self, command):
-        """The output of the command; empty if it does not exist yet."""
-        if not command or (self.module.check_mode and not os.path.exists(command[0])):
+        """The output of the command; empty in check mode if it is missing, or cannot see the new files."""
+        if not command or (self.module.check_mode and (self.paths or not os.path.exists(command[0]))):
             return ""
         status, out, err = self.module.run_command(command)
         if status:
             self.module.fail_json(msg=(err or out).strip(), changed=bool(self.paths), paths=self.paths)
+        if out and self.module.params["show_diff"]:
+            self.diff.append({"prepared": out})
         return out
 
 
