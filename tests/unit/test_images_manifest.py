@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 from machines import SYSTEMS
 from vantage_tools.errors import UserError
 from vantage_tools.images.manifest import Manifest, Reference, load
@@ -32,6 +33,13 @@ def test_every_service_has_an_image(manifest: Manifest) -> None:
     wanted = set(re.findall(r"^(\w+_image): docker\.io/", defaults, re.MULTILINE))
     assert {"prometheus_image", "vantage_app_image"} <= wanted
     assert {image.variable for image in manifest.select([])} == wanted
+
+
+def test_the_pulled_image_is_the_default_of_its_role(manifest: Manifest) -> None:
+    defaults = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("roles/*/defaults/main.yml"))
+    wanted = dict(re.findall(r"^(\w+_image): (docker\.io/.+)", defaults, re.MULTILINE))
+    pulled = {image.variable: image.pull for image in manifest.select([]) if image.pull}
+    assert pulled == {variable: wanted[variable] for variable in pulled}
 
 
 def test_the_system_image_is_never_sent_to_hosts(manifest: Manifest) -> None:
@@ -64,8 +72,12 @@ def test_a_made_tag_names_the_version_that_is_built(manifest: Manifest) -> None:
             assert Reference.parse(image.made_ref).tag.lstrip("v") == version.lstrip("v")
 
 
-def test_only_grafana_may_be_missing(manifest: Manifest) -> None:
-    assert [image.name for image in manifest.images if not image.make] == ["grafana"]
+def test_a_service_whose_image_may_be_missing_can_be_switched_off(manifest: Manifest) -> None:
+    missing = [image.name for image in manifest.images if not image.make]
+    assert "grafana" in missing
+    for name in missing:
+        specs = yaml.safe_load((ROOT / "roles" / name / "meta/argument_specs.yml").read_text(encoding="utf-8"))
+        assert f"{name}_enabled" in specs["argument_specs"]["main"]["options"]
     (grafana,) = manifest.select(["grafana"])
     assert grafana.archive_variable == "VANTAGE_GRAFANA_ARCHIVE"
 

@@ -457,6 +457,14 @@ def test_status_fails_while_a_service_is_not_ready(
         assert part in line
 
 
+def test_status_aligns_its_columns_whatever_the_length_of_a_name(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.write_unit("a-service-with-a-long-name", REPLICA.replace("ReplicaOf=hello\n", ""))
+    main(["status"])
+    assert len({line.index("restarts") for line in capsys.readouterr().out.splitlines()}) == 1
+
+
 def test_status_fails_while_a_unit_is_not_active(host: FakeHost) -> None:
     host.answers["systemctl show"] = "ActiveState=failed\nNRestarts=3\n"
     assert main(["status"]) == 1

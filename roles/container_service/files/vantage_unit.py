@@ -454,13 +454,14 @@ def describe(unit: Unit, with_probe: bool = True) -> dict[str, Any]:
 
 
 def print_table(services: list[dict[str, Any]]) -> None:
+    width = max((len(one["service"]) for one in services), default=0)
     for one in services:
         readiness = one["readiness"]
         word = "ready" if readiness["ready"] or not readiness["url"] else "not probed"
         word = f"NOT READY: {readiness['problem']}" if readiness["problem"] else word
         pending = f"pending: {one['pending']}" if one["pending"] else ""
         print(
-            f"{one['service']:<16} {one['state']['active']:<12} {word:<10}"
+            f"{one['service']:<{width}}  {one['state']['active']:<12} {word:<10}"
             f"  restarts {one['state']['restarts']}  {pending}".rstrip()
         )
 
