@@ -106,7 +106,7 @@ def test_commands_of_the_guide_work_as_written(vm: Machine, playbook, tmp_path: 
     assert row(untouched, "trace").startswith(MISSING)
     assert row(untouched, "metric").startswith(MISSING)
     # Of the trace id that was sent with the request.
-    assert re.match(r"\d+ spans of blog", row(traced, "trace"))
+    assert re.match(r"\d+ spans? of blog", row(traced, "trace"))
     assert "histogram" in row(all_three, "exemplar")
     # The instance folder outlived three versions of the app.
     assert json.loads(vm.sh("curl -sf http://127.0.0.1:8000/")) == {"posts": [{"title": "Hello", "by": "ada"}]}

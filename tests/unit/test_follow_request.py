@@ -106,12 +106,12 @@ def test_app_that_site_did_not_install_is_refused(answers: dict[str, Any], tmp_p
 @pytest.mark.parametrize(
     ("signals", "changed", "expected"),
     [
-        ([], {}, {"log": "1 line", "trace": "1 spans of blog", "metric": "5 series"}),
+        ([], {}, {"log": "1 line", "trace": "1 span of blog", "metric": "5 series"}),
         ([], {"query_range": NO_LINES}, {"log": "- (no line"}),
         ([], {"traces/": {"data": []}}, {"trace": "- (no span"}),
         ([], {"traces ": {"data": [1, 2]}, "traces/": {"data": []}}, {"trace": "2 in ten minutes"}),
         ([], {"count(": NO_LINES}, {"metric": "7 calls"}),
-        (["trace"], {"query_range": NO_LINES}, {"log": "- (no line", "trace": "1 spans"}),
+        (["trace"], {"query_range": NO_LINES}, {"log": "- (no line", "trace": "1 span "}),
     ],
 )
 def test_app_without_trace_ids_is_shown_with_the_signals_it_gives(

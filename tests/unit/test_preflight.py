@@ -241,7 +241,7 @@ def test_invalid_secret_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("apps", "word"), [(None, "NoneType"), ({"name": "hello"}, "dict"), ("[]", "str"), (["hello"], "'hello'")]
+    ("apps", "word"), [(None, "NoneType"), ({"name": "hello"}, "a mapping"), ("[]", "text"), (["hello"], "'hello'")]
 )
 def test_apps_that_are_no_list_of_mappings_are_refused(apps: object, word: str) -> None:
     (problem,) = variables.all_problems({"vantage_apps": apps}, as_given)
@@ -464,6 +464,35 @@ def test_port_in_use_is_refused_with_its_holder(found: dict[str, object], holder
 )
 def test_port_that_a_service_can_have_passes(found: dict[str, object]) -> None:
     assert ports.port_problems(ports.engine_ports(settings(), ["monitoring"]), state(found), "vm") == []
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.1", "127.0.0.2", "10.0.0.5"])
+def test_address_that_the_host_has_passes(address: str) -> None:
+    assert ports.address_problems({"vantage_publish_address": address}, ["10.0.0.5"], "vm") == []
+
+
+def test_address_that_the_host_does_not_have_is_refused_with_those_that_it_has() -> None:
+    (problem,) = ports.address_problems(
+        {"vantage_publish_address": "10.9.9.9"}, ["127.0.0.1", "10.0.0.5", "fe80::5", "fd00::5"], "vm"
+    )
+    for word in ("vantage_publish_address", "10.9.9.9", "vm", "10.0.0.5, fd00::5"):
+        assert word in problem
+    assert "127.0.0.1" not in problem and "fe80" not in problem
+
+
+def test_every_address_passes_where_programs_may_listen_on_others() -> None:
+    assert ports.address_problems({"vantage_publish_address": "10.9.9.9"}, [], "vm") == []
+
+
+def test_addresses_of_the_host_are_those_of_its_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {
+        "cat": "0\n",
+        "ip": "1: lo    inet 127.0.0.1/8 scope host lo\n2: eth0    inet 10.0.0.5/24 brd 10.0.0.255 scope global eth0\n2: eth0    inet6 fd00::5/64 scope global\n",
+    }
+    monkeypatch.setattr(gather_host_state, "run", lambda *argv: shown[argv[0]])
+    assert gather_host_state.list_addresses() == ["127.0.0.1", "10.0.0.5", "fd00::5"]
+    shown["cat"] = "1\n"
+    assert gather_host_state.list_addresses() == []
 
 
 def test_app_may_take_the_port_of_an_app_that_moves_and_not_that_of_an_engine() -> None:

@@ -145,6 +145,11 @@ def program() -> tuple[str, ...]:
     os.environ["VANTAGE_DOCKER_ROOT"] = output("docker", "info", "--format", "{{.DockerRootDir}}").strip()
     if succeeds("docker", "compose", "version"):
         return ("docker", "compose")
+    if not any((cache_dir() / "tools").glob("compose-*")):
+        print(
+            "compose: building Compose from its Go module, because `docker compose` is not installed", file=sys.stderr
+        )
+        print("compose: this takes some minutes, the first time only", file=sys.stderr)
     return (output(*IMAGES, "tool", "compose").strip(),)
 
 

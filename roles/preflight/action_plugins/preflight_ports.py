@@ -1,7 +1,8 @@
-"""Checks that every port that a service is to listen on is free, or held by that service already."""
+"""Checks that the host has each address that a service is to listen on, and that each port is free or its own."""
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +83,21 @@ def port_problems(wanted: list[Port], state: dict[str, Any], host: str) -> list[
     return problems
 
 
+def address_problems(wanted: dict[str, str], local: list[str], host: str) -> list[str]:
+    """One line for each setting whose address the host does not have; all pass if `local` is empty."""
+    if not local:
+        return []
+    own = {ip_address(address) for address in local}
+    shown = ", ".join(
+        str(address) for address in sorted(own, key=str) if not (address.is_loopback or address.is_link_local)
+    )
+    return [
+        f"{setting}: {host} does not have the address {address}. Set one that it has ({shown}), or 0.0.0.0 for all."
+        for setting, address in wanted.items()
+        if not (ip_address(address).is_loopback or ip_address(address).is_unspecified or ip_address(address) in own)
+    ]
+
+
 class ActionModule(ActionBase):
     """Arguments: `state`, printed by gather_host_state.py on the host, and `services`, those of the apps."""
 
@@ -91,10 +107,14 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result, variables = super().run(tmp, task_vars), task_vars or {}
         groups, settings = variables.get("group_names", []), self.settings(variables)
+        state, host = self._task.args["state"], variables["inventory_hostname"]
+        addresses = {name: settings[name] for name in ("vantage_publish_address", "vantage_engine_address")}
         wanted = engine_ports(settings, groups)
         if "app" in groups:
-            wanted += app_ports(self._task.args["services"], settings["vantage_publish_address"])
-        problems = port_problems(wanted, self._task.args["state"], variables["inventory_hostname"])
+            services = self._task.args["services"]
+            wanted += app_ports(services, settings["vantage_publish_address"])
+            addresses |= {f"address of app {s['app']}": s["address"] for s in services if s["address"]}
+        problems = address_problems(addresses, state["addresses"], host) + port_problems(wanted, state, host)
         if problems:
             return result | {"failed": True, "msg": "\n".join([*problems, "Nothing was changed."])}
         return result | {"changed": False}

@@ -4,6 +4,7 @@
     memory_mb   int    MiB of memory
     disk_mb     int    free MiB below /var
     installed   bool   whether Vantage was installed here before
+    addresses   list   IP addresses of the host; empty if a program may listen on others too
     listeners   list   {address: str, port: int, container: str, holder: str}, one for each listening TCP socket
     apps        list   services of the role flask_app that are installed
 
@@ -53,6 +54,13 @@ def container_id(pid: str) -> str:
     return found[1] if found else ""
 
 
+def list_addresses() -> list[str]:
+    """The IP addresses of the host; none where a program may listen on an address that the host does not have yet."""
+    if run("cat", "/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == "1":
+        return []
+    return [line.split()[3].split("/")[0] for line in run("ip", "-o", "address").splitlines()]
+
+
 def list_listeners(docker_runs: bool) -> list[dict[str, object]]:
     """Every listening TCP socket with what holds it."""
     if not shutil.which("ss"):
@@ -98,6 +106,7 @@ def main() -> None:
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "disk_mb": disk.f_bavail * disk.f_frsize // 2**20,
         "installed": PROGRAMS.exists(),
+        "addresses": list_addresses(),
         "listeners": list_listeners(docker_runs),
         "apps": list_apps(),
     }

@@ -101,6 +101,10 @@ def attempt(find: Callable[[], str]) -> tuple[str, str]:
         return "", f"{type(error).__name__}: {error}"
 
 
+def plural(count: float, noun: str) -> str:
+    return f"{count:.0f} {noun}{'' if count == 1 else 's'}"
+
+
 class Verification:
     """One request on its way through the stores; `rows` are hop, seconds and what was found."""
 
@@ -174,7 +178,7 @@ class Verification:
             raise
         spans = traces[0]["spans"] if traces else []
         found = {traces[0]["processes"][span["processID"]]["serviceName"] for span in spans}
-        return f"{len(spans)} spans of {', '.join(sorted(found))}" if found and set(services) <= found else ""
+        return f"{plural(len(spans), 'span')} of {', '.join(sorted(found))}" if found and set(services) <= found else ""
 
     def find_other_traces(self) -> str:
         """Traces of an app that does not continue the caller's; they prove nothing where spans are required."""
@@ -187,7 +191,7 @@ class Verification:
         count = self.count_requests()
         # The app's counter may have restarted and be smaller, or just as large as before: one more request tells.
         if count and count != self.requests_before:
-            return f"{count:.0f} request{'' if count == 1 else 's'} counted"
+            return f"{plural(count, 'request')} counted"
         self.resend(17)
         return ""
 
@@ -218,7 +222,11 @@ class Verification:
             if found := self.prometheus(query):
                 return f"{found[0]['value'][1]} series"
         calls = self.prometheus(f'sum(traces_span_metrics_calls_total{{service_name="{app}"}})')
-        return f"{float(calls[0]['value'][1]):.0f} calls counted from its spans, no series of its own" if calls else ""
+        return (
+            f"{plural(float(calls[0]['value'][1]), 'call')} counted from its spans, no series of its own"
+            if calls
+            else ""
+        )
 
     def find_replicas(self) -> str:
         """Each replica answers, and Prometheus reaches as many on the app's host."""
