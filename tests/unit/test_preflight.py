@@ -544,7 +544,8 @@ def test_program_in_the_hosts_network_is_found_by_its_cgroup(monkeypatch: pytest
     line = 'LISTEN 0 4096 *:9100 *:* users:(("node_exporter",pid=7,fd=3))\n'
     shown = {"ss": line, "docker": f"{'b' * 64} vantage-node-exporter \n"}
     monkeypatch.setattr(gather_host_state, "run", lambda *argv: shown[argv[0]])
-    monkeypatch.setattr(gather_host_state, "container_id", lambda pid: "b" * 64 if pid == "7" else "")
+    ids = {"7": ["a" * 64, "b" * 64]}
+    monkeypatch.setattr(gather_host_state, "container_ids", lambda pid: ids.get(pid, []))
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/ss")
     (found,) = gather_host_state.list_listeners(docker_runs=True)
     assert (found["address"], found["port"], found["container"]) == ("*", 9100, "vantage-node-exporter")

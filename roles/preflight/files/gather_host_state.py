@@ -45,13 +45,15 @@ def list_containers() -> tuple[dict[str, str], dict[int, str]]:
     return by_id, by_port
 
 
-def container_id(pid: str) -> str:
-    """The id of the container that a process runs in, which its cgroup is named after."""
+def container_ids(pid: str) -> list[str]:
+    """The ids of the containers that a process runs in, which its cgroups are named after.
+
+    They are several if this host is a container itself: a cgroup may name that one, which Docker here does not know.
+    """
     try:
-        found = re.search(r"docker[-/]([0-9a-f]{64})", Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"))
+        return re.findall(r"docker[-/]([0-9a-f]{64})", Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"))
     except OSError:
-        return ""
-    return found[1] if found else ""
+        return []
 
 
 def list_addresses() -> list[str]:
@@ -75,7 +77,7 @@ def list_listeners(docker_runs: bool) -> list[dict[str, object]]:
         process, pid = holder.groups() if holder else ("unknown process", "?")
         # Docker listens for a container that has its own network; in the host's network the program itself does.
         published = by_port.get(int(port), "") if process in {"docker-proxy", "dockerd"} else ""
-        container = published or by_id.get(container_id(pid), "")
+        container = published or next((by_id[one] for one in container_ids(pid) if one in by_id), "")
         listeners.append(
             {
                 "address": address.strip("[]").split("%")[0],
