@@ -174,7 +174,7 @@ def origin_of_apps(variables: Mapping[str, Any], template: Callable[[Any], Any])
 def app_problems(apps: Any, origin: str = "") -> list[str]:
     """One line for each invalid app or key; `origin` is the setting that the list was made of."""
     if not isinstance(apps, (list, tuple)):
-        # The value itself may contain secrets, and Ansible's own types have names that nobody knows.
+        # The value may contain secrets, and the names of Ansible's own types mean nothing to a user.
         given = "text" if isinstance(apps, str) else "a mapping" if isinstance(apps, Mapping) else type(apps).__name__
         return [
             f"vantage_apps: invalid type: {given} (allowed: a list of apps; on the command line in JSON: "
