@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_both_checkouts_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(bench, "run_plain_script", lambda folder: 1.0)
     monkeypatch.setattr(bench, "memory", lambda: [2.0])
     monkeypatch.setattr(bench, "visibility", lambda checkout: {bench.VISIBLE.format("log"): [3.0]})
-    results = bench.measure({"this": tmp_path / "this", "base": tmp_path / "base"}, 2, tmp_path)
+    results: bench.Results = {row: defaultdict(list) for row in bench.ROWS}
+    bench.measure({"this": tmp_path / "this", "base": tmp_path / "base"}, 2, tmp_path, results)
     assert deployed[:4] == ["base", "this"] * 2
     assert {name: len(values) for name, values in results[bench.COLD].items()} == {"base": 2, "this": 2, "plain": 2}
     assert {name: len(values) for name, values in results[bench.WARM].items()} == {"this": 3, "base": 3}

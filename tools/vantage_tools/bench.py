@@ -128,7 +128,9 @@ def visibility(checkout: Path) -> dict[str, list[float]]:
         arguments = shlex.quote(json.dumps(settings | {"url": url, "services": settings["services"].split(",")}))
     else:
         # In older checkouts the program takes options.
-        arguments = shlex.join(f"--{name}={value}" for name, value in (settings | {"app-url": url}).items())
+        arguments = shlex.join(
+            f"--{name}={value}" for name, value in (settings | {"app-url": url, "logs": "-"}).items()
+        )
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(SAMPLES):
         time.sleep(SCRAPE_OFFSET_SECONDS)
@@ -142,8 +144,8 @@ def visibility(checkout: Path) -> dict[str, list[float]]:
     return found
 
 
-def measure(checkouts: dict[str, Path], rounds: int, folder: Path) -> Results:
-    results: Results = {row: defaultdict(list) for row in ROWS}
+def measure(checkouts: dict[str, Path], rounds: int, folder: Path, results: Results) -> None:
+    """Add the figures of each checkout and of the plain script to the results."""
 
     def deploy(checkout: Path) -> None:
         output("ansible-playbook", "-i", folder, "site.yml", cwd=checkout)
@@ -162,7 +164,6 @@ def measure(checkouts: dict[str, Path], rounds: int, folder: Path) -> Results:
         results[MEMORY][name] = memory()
         for row, values in visibility(checkout).items():
             results[row][name] = values
-    return results
 
 
 def print_table(results: Results, columns: list[str]) -> None:
@@ -188,9 +189,12 @@ def bench(
     with tempfile.TemporaryDirectory(prefix=NAME) as temporary:
         folder = Path(temporary)
         write_inventory(folder, NAME, variables)
+        results: Results = {row: defaultdict(list) for row in ROWS}
         try:
-            print_table(measure(checkouts, rounds, folder), [*checkouts, "plain"])
+            measure(checkouts, rounds, folder, results)
         finally:
+            # Also after a failure: what was measured took minutes.
+            print_table(results, [*checkouts, "plain"])
             SystemContainer(NAME).down()
     for name, checkout in checkouts.items():
         print(f"\nThe app's cheapest route, with full telemetry and without ({name}):", flush=True)
