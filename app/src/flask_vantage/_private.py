@@ -18,6 +18,8 @@ from waitress import create_server, wasyncore  # type: ignore[import-untyped]
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
 from waitress.server import MultiSocketServer  # type: ignore[import-untyped]
 from waitress.task import ErrorTask, WSGITask  # type: ignore[import-untyped]
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import ClosingIterator
 
 # How long a refused client may go on sending before its connection is closed.
 DISCARD_SECONDS = 5.0
@@ -26,13 +28,15 @@ DISCARD_SECONDS = 5.0
 RefusalResponse = Callable[[int, str, str], tuple[list[tuple[str, str]], bytes]]
 
 
-def insert_before_request(app: Flask, function: Callable[[], None]) -> None:
-    """Call `function` before the app's own before_request functions.
+def is_complete(response: Response) -> bool:
+    """Tell whether nothing of the app is left to run once `response` is returned.
 
-    Flask: `before_request_funcs`. `before_request()` appends, and a function of the app that ends the request would
-    keep a later one from running.
+    werkzeug: `_on_close`. There is no public way to ask for the functions of `call_on_close`.
     """
-    app.before_request_funcs.setdefault(None, []).insert(0, function)
+    if not response.is_sequence:
+        # What Flask makes of an HTTPException, by calling it.
+        return type(response.response) is ClosingIterator and "Content-Length" in response.headers
+    return not response._on_close
 
 
 def loguru_has_only(handler_id: int | None) -> bool:
