@@ -23,7 +23,7 @@ def _config(stream: str, logger: str, propagate: bool = True) -> dict[str, Any]:
     one = {"level": "INFO", "handlers": ["console"], "propagate": propagate}
     loggers = {"root": one} if logger == "root" else {"loggers": {logger: one}}
     formatters = {"plain": {"format": FORMAT}}
-    return {"version": 1, "disable_existing_loggers": False, "formatters": formatters, "handlers": handlers, **loggers}
+    return {"version": 1, "formatters": formatters, "handlers": handlers, **loggers}
 
 
 WSGI_STREAM = "ext://flask.logging.wsgi_errors_stream"
@@ -33,7 +33,7 @@ SETUPS = {
     "root-stdout": _config("ext://sys.stdout", "root"),
     "app-logger": _config("ext://sys.stdout", "logging_app"),
     "app-logger-alone": _config("ext://sys.stderr", "logging_app", propagate=False),
-    "no-handlers": {"version": 1, "disable_existing_loggers": False, "root": {"handlers": []}},
+    "no-handlers": {"version": 1, "root": {"handlers": []}},
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 from loguru import logger
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_vantage.context import current_request
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Answer = Callable[["WSGIEnvironment"], Response]
 
 METHODS = ("GET", "HEAD")
+_MAX_WRAPPERS = 20
 
 
 class EndpointMiddleware:
@@ -32,33 +34,28 @@ class EndpointMiddleware:
         self._app: WSGIApplication = app.wsgi_app
         self._answers = dict(answers)
         self._lock = Lock()
-        self._complete = False
+        self._is_checked = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = self.find(environ)
-        if answer is None:
+        if not self._is_checked:
+            self._leave_own_routes()
+        answer = self._answers.get(environ.get("PATH_INFO", ""))
+        if answer is None or environ["REQUEST_METHOD"] not in METHODS:
             return self._app(environ, start_response)
         if (state := current_request.get()) is not None:
             state.is_complete = True
         return answer(environ)(environ, start_response)
 
-    def find(self, environ: WSGIEnvironment) -> Answer | None:
-        """Return what answers this request, or None if the app does."""
-        if not self._complete:
-            self._leave_own_routes()
-        answer = self._answers.get(environ.get("PATH_INFO", ""))
-        return answer if answer is not None and environ["REQUEST_METHOD"] in METHODS else None
-
     def _leave_own_routes(self) -> None:
         # At the first request, because routes are added after the extension.
         with self._lock:
-            if self._complete:
+            if self._is_checked:
                 return
             own = self._answers.keys() & {*_routes(self._flask), *_mounts(self._app)}
             for path in sorted(own):
                 del self._answers[path]
                 logger.info("The app's own route answers {}, not Vantage's.", path)
-            self._complete = True
+            self._is_checked = True
 
 
 def _routes(app: Flask) -> Iterator[str]:
@@ -68,7 +65,9 @@ def _routes(app: Flask) -> Iterator[str]:
 
 
 def _mounts(app: object) -> Iterator[str]:
-    """Return the paths of werkzeug's DispatcherMiddleware, as prometheus_client's guide for Flask uses it."""
-    while app is not None:
-        yield from getattr(app, "mounts", ())
+    """Return the paths that a DispatcherMiddleware of `app` mounts, as prometheus_client's guide for Flask does."""
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(app, DispatcherMiddleware):
+            yield from app.mounts
+        # The attribute of werkzeug's middlewares.
         app = getattr(app, "app", None)

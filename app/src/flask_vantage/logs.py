@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -272,12 +272,12 @@ def attach() -> None:
     root = logging.getLogger()
     if _intercept not in root.handlers:
         root.addHandler(_intercept)
-    app_chain = {found for name in _app_loggers for found in _chain(logging.getLogger(name))}
     for found in [root, *root.manager.loggerDict.values()]:
         if not isinstance(found, logging.Logger):
             continue
-        *_, last = _chain(found)
-        if last is not root and found not in app_chain:
+        last = _last_logger(found)
+        # By name: creating the app's logger here would let a later dictConfig disable it.
+        if last is not root and not any(f"{name}.".startswith(f"{found.name}.") for name in _app_loggers):
             continue
         for handler in [handler for handler in found.handlers if _writes_to_console(handler)]:
             found.removeHandler(handler)
@@ -292,8 +292,8 @@ def _writes_to_console(handler: logging.Handler) -> bool:
     )
 
 
-def _chain(found: logging.Logger | None) -> Iterator[logging.Logger]:
-    """Yield the loggers that get the records of `found`."""
-    while found is not None:
-        yield found
-        found = found.parent if found.propagate else None
+def _last_logger(found: logging.Logger) -> logging.Logger:
+    """Return the last logger that gets the records of `found`."""
+    while found.propagate and found.parent is not None:
+        found = found.parent
+    return found

@@ -50,7 +50,10 @@ class TelemetryMiddleware:
         if self._is_first:
             # The app may have configured logging after the extension was set up.
             self._is_first = False
-            logs.attach()
+            try:
+                logs.attach()
+            except Exception as error:  # noqa: BLE001 - telemetry must never fail a request
+                logger.opt(exception=error).error("Cannot take over the app's log handlers.")
         path_info, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         raw_path = environ.get("SCRIPT_NAME", "") + path_info
         # WSGI hands over the path's bytes as latin-1 text.
