@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import gather_host_state
 import pytest
-from rendering import Host
+import record_run
+from rendering import ROLES, Host, load
 from test_preflight import plugin, ports
 
 engines = plugin("preflight_engine")
+hosts = plugin("preflight_host")
 
 SUBNET, GATEWAY = "172.29.238.0/24", "172.29.238.1"
 
@@ -284,3 +290,115 @@ def test_one_file_system_is_measured_once_and_dockers_own_separately(
         str(tmp_path / "vantage")
     ]
     assert [disk["path"] for disk in gather_host_state.list_disks("/proc")] == [str(tmp_path / "vantage"), "/proc"]
+
+
+# One run at a time -----------------------------------------------------------------------------------------------------
+
+OWN = {"id": "here/1", "controller": "here", "pid": 1, "who": "alice@laptop"}
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    return tmp_path / "run.json"
+
+
+def test_second_run_learns_who_runs_and_since_when(record: Path) -> None:
+    assert record_run.begin(record, OWN) == {}
+    found = record_run.begin(record, OWN | {"id": "there/2"})
+    assert {name: found[name] for name in OWN} == OWN
+    assert found["since"].endswith("UTC")
+    assert 0 <= found["age"] < 60
+    problem = hosts.run_problem(found, "vm")
+    for word in ("vm", "alice@laptop", "pid 1", found["since"], hosts.RUN_FILE):
+        assert word in problem
+
+
+def test_next_run_may_begin_when_the_first_ended(record: Path) -> None:
+    record_run.begin(record, OWN)
+    record_run.end(record, OWN["id"])
+    assert not record.exists()
+    assert record_run.begin(record, OWN | {"id": "there/2"}) == {}
+
+
+def test_run_that_ends_leaves_the_record_of_another(record: Path) -> None:
+    record_run.begin(record, OWN)
+    record_run.end(record, "there/2")
+    assert json.loads(record.read_text())["id"] == "here/1"
+    record_run.end(record, OWN["id"])
+    record_run.end(record, OWN["id"])
+    assert not record.exists()
+
+
+def test_run_may_begin_twice_and_replaces_only_the_run_that_it_names(record: Path) -> None:
+    record_run.begin(record, OWN)
+    assert record_run.begin(record, OWN) == {}
+    assert record_run.begin(record, OWN | {"id": "there/2"}, "gone/9")["id"] == "here/1"
+    assert record_run.begin(record, OWN | {"id": "there/2"}, "here/1") == {}
+    assert json.loads(record.read_text())["id"] == "there/2"
+
+
+def test_damaged_record_does_not_block(record: Path) -> None:
+    record.write_bytes(b"\xff{")
+    assert record_run.begin(record, OWN) == {}
+
+
+def test_of_many_runs_at_once_one_begins(record: Path) -> None:
+    program = ROLES / "preflight/files/record_run.py"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, program, "begin", record, json.dumps(OWN | {"id": f"here/{number}"})],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(6)
+    ]
+    answers = [json.loads(process.communicate()[0]) for process in processes]
+    assert answers.count({}) == 1
+    assert len({answer["id"] for answer in answers if answer}) == 1
+
+
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("controller", "pid", "age", "over"),
+    [
+        ("here", os.getpid(), 60, False),
+        ("here", None, 60, True),
+        ("there", None, 60, False),
+        ("there", os.getpid(), hosts.LEASE_SECONDS + 1, True),
+    ],
+    ids=["runs", "was killed", "on another controller", "expired"],
+)
+def test_killed_run_does_not_block_for_ever(controller: str, pid: int | None, age: int, over: bool) -> None:
+    found = {"id": f"{controller}/7", "controller": controller, "pid": pid or dead_process(), "age": age}
+    assert hosts.is_over(found, OWN) is over
+
+
+def test_no_run_and_the_own_run_do_not_block() -> None:
+    assert hosts.is_over({}, OWN)
+    assert hosts.is_over(OWN | {"age": 1}, OWN)
+
+
+def test_state_of_the_host_has_the_present_run(record: Path) -> None:
+    assert gather_host_state.present_run(record) == {}
+    record_run.begin(record, OWN)
+    os.utime(record, (time.time() - 100, time.time() - 100))
+    assert gather_host_state.present_run(record)["id"] == OWN["id"]
+    assert gather_host_state.present_run(record)["age"] == pytest.approx(100, abs=30)
+
+
+def test_task_that_writes_files_renews_the_record() -> None:
+    text = (ROLES / "vantage/library/vantage_files.py").read_text()
+    assert f'RUN_FILE = "{hosts.RUN_FILE}"' in text
+    assert "os.utime(RUN_FILE)" in text
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "uninstall.yml"])
+def test_playbook_that_changes_hosts_removes_its_record_last(playbook: str) -> None:
+    last = load(ROLES.parent / "playbooks" / playbook)[-1]
+    task = (last.get("post_tasks") or last["tasks"])[-1]
+    assert task["ansible.builtin.import_role"] == {"name": "preflight", "tasks_from": "end"}
