@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gather_host_state
 import pytest
 import record_run
 from rendering import ROLES, Host, load
-from test_preflight import plugin, ports
+from test_preflight import as_given, plugin, ports
 
 engines = plugin("preflight_engine")
 hosts = plugin("preflight_host")
@@ -290,6 +292,42 @@ def test_one_file_system_is_measured_once_and_dockers_own_separately(
         str(tmp_path / "vantage")
     ]
     assert [disk["path"] for disk in gather_host_state.list_disks("/proc")] == [str(tmp_path / "vantage"), "/proc"]
+
+
+# How the programs reach the host ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "python"),
+    [
+        ({}, "/usr/bin/python3"),
+        ({"ansible_python_interpreter": "auto_silent"}, "/usr/bin/python3"),
+        ({"ansible_facts": {"discovered_interpreter_python": "/usr/bin/python3.12"}}, "/usr/bin/python3.12"),
+        ({"ansible_python_interpreter": "/usr/bin/env python3"}, "/usr/bin/env python3"),
+    ],
+)
+@pytest.mark.parametrize("become", ["", "sudo", "su"])
+def test_program_is_not_a_file_on_the_host(variables: dict[str, Any], python: str, become: str) -> None:
+    """/root, /home and /tmp may be mounted with noexec. su may need the terminal for its password."""
+    action = object.__new__(hosts.ActionModule)
+    action._connection = SimpleNamespace(
+        has_pipelining=True, become=SimpleNamespace(pipelining=become != "su") if become else None
+    )
+    action._templar = SimpleNamespace(template=as_given)
+    sent: list[tuple[str, bytes | None]] = []
+
+    def execute(command: str, in_data: bytes | None) -> dict[str, str]:
+        sent.append((command, in_data))
+        return {"stdout": '{"id": "x"}', "stderr": ""}
+
+    action._low_level_execute_command = execute
+    printed = action.program("record_run.py", {"inventory_hostname": "vm"} | variables, "begin", "a b")
+    assert printed == {"id": "x"}
+    ((command, data),) = sent
+    program = (ROLES / "preflight/files/record_run.py").read_text()
+    words = ["-c", program] if become == "su" else ["-"]
+    assert shlex.split(command) == [*python.split(), *words, "begin", "a b"]
+    assert data == (None if become == "su" else program.encode())
 
 
 # One run at a time -----------------------------------------------------------------------------------------------------

@@ -109,8 +109,11 @@ class ActionModule(ActionBase):
         python = str(self._templar.template(variables.get("ansible_python_interpreter")) or "auto")
         if python.startswith("auto"):
             python = variables.get("ansible_facts", {}).get("discovered_interpreter_python") or "/usr/bin/python3"
-        command = " ".join([python, "-", *map(shlex.quote, arguments)])
-        done = self._low_level_execute_command(command, in_data=(FILES / name).read_bytes())
+        program, become = (FILES / name).read_text(encoding="utf-8"), self._connection.become
+        # Where su asks for a password on a terminal, there is no standard input.
+        by_input = self._connection.has_pipelining and (not become or become.pipelining)
+        command = [*shlex.split(python), *(["-"] if by_input else ["-c", program]), *arguments]
+        done = self._low_level_execute_command(shlex.join(command), in_data=program.encode() if by_input else None)
         try:
             return dict(json.loads(done["stdout"]))
         except ValueError:
