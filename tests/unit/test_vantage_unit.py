@@ -362,6 +362,16 @@ def test_a_network_with_another_subnet_fails_with_the_way_out(
     assert "docker network rm vantage" in printed
 
 
+def test_a_network_that_cannot_be_created_fails_with_the_settings(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.failing.add("docker network create")
+    assert main(["ensure-docker", *NETWORK]) == 1
+    printed = capsys.readouterr().err
+    for word in ("it failed", "vantage_network_subnet", "vantage_network_gateway", *NETWORK):
+        assert word in printed
+
+
 def test_docker_restarts_only_for_newer_settings(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

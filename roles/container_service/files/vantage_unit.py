@@ -405,7 +405,13 @@ def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
     if not current:
         bridge = "com.docker.network.bridge.name=vantage0"
         options = (f"--subnet={subnet}", f"--gateway={gateway}", f"--opt={bridge}")
-        change("network create", "docker", "network", "create", *options, "vantage")
+        try:
+            change("network create", "docker", "network", "create", *options, "vantage")
+        except UnitError as error:
+            # Preflight sees the networks of a Docker that runs; this one may have been stopped.
+            raise UnitError(
+                f"{error}. Set vantage_network_subnet ({subnet}) and vantage_network_gateway ({gateway}) to a free pair."
+            ) from None
     elif current != f"{subnet} {gateway}":
         raise UnitError(
             f"the Docker network vantage has another subnet and gateway: {current} (settings: {subnet} {gateway}). Stop "

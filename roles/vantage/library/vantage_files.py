@@ -28,6 +28,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+# The record of the run that changes this host, see preflight_host: while the run goes on, it does not expire.
+RUN_FILE = "/run/vantage-run.json"
+
 
 def number(name, table):
     """The numeric id of a user or group given by name or number."""
@@ -180,6 +183,8 @@ def main():
             item["content"] = module.params["secrets"][item["path"]]
         if item["content"] is None:
             item["content"] = read(item["path"]) or secrets.token_urlsafe(24)
+    if os.path.exists(RUN_FILE) and not module.check_mode:
+        os.utime(RUN_FILE)
     found = FileSet(module)
     for item in directories:
         path = item["path"].rstrip("/")
