@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from test_serve import environment
+from served import environment
 
 REQUEST = (
     "import logging_app; print(logging_app.create_app().test_client().get('/').headers['X-Request-ID'], flush=True)"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ansible.template import trust_as_template
-from rendering import Host
+from rendering import ROLES, Host
 
 
 def call(name: str, folder: Path) -> object:
@@ -42,3 +42,10 @@ def test_every_file_that_reaches_the_builder_changes_the_digest(tmp_path: Path) 
 def test_source_that_is_no_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"missing is not a directory"):
         call("source_digest", tmp_path / "missing")
+
+
+@pytest.mark.parametrize(("instrument", "module"), [("none", "flask_vantage.serve"), ("auto", "flask_vantage.auto")])
+def test_auto_starts_the_app_by_another_module_of_the_base_image(instrument: str, module: str) -> None:
+    recipe = {"base": "/srv/app", "instrument": instrument, "object": "app:app"}
+    text = Host("flask_app").render(ROLES / "flask_app/templates/Dockerfile.j2", __flask_app_recipe=recipe)
+    assert f'ENTRYPOINT ["/opt/app/bin/python3", "-m", "{module}"]' in text

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from flask_vantage import _private, logs, problems, tracing
+from flask_vantage import _private, clients, logs, problems, tracing
 from flask_vantage.context import current_request
 from flask_vantage.endpoints import Answer, EndpointMiddleware
 from flask_vantage.health import Health, ReadinessCheck
@@ -81,7 +81,7 @@ class Vantage:
         metrics = self.metrics = metrics_of(self._registry)
         logs.line_writer().count_dropped = metrics.log_lines_dropped.inc
         provider = tracing.obtain_provider(settings, metrics, service)
-        tracing.instrument_clients()
+        clients.instrument_clients()
         answers[METRICS_PATH] = lambda environ: metrics.response(environ.get("HTTP_ACCEPT", ""))
         tracer, quiet_paths = provider.get_tracer("flask_vantage"), frozenset(answers)
         endpoints = EndpointMiddleware(app, answers)

@@ -87,7 +87,7 @@ class TelemetryMiddleware:
         try:
             body = self._app(environ, cast("StartResponse", start))
         except BaseException as error:
-            _record_failure(state, error)
+            state.exception = error
             state.status = 500
             self._finish(state)
             raise
@@ -187,14 +187,10 @@ def _log_request(state: RequestState, seconds: float) -> None:
     if state.exception is not None:
         level = "error"
         fields.update(exception_fields(state.exception))
+        # For vantage-serve, which logs an exception that no line has.
+        with suppress(AttributeError):
+            state.exception.is_logged = True  # type: ignore[attr-defined]
     log_access(level, ACCESS_LOGGER, f"{state.method} {state.path} {state.status}", fields)
-
-
-def _record_failure(state: RequestState, error: BaseException) -> None:
-    state.exception = error
-    # For the server, which would log it once more. Some classes take no attributes.
-    with suppress(Exception):
-        error.is_logged = True  # type: ignore[attr-defined]
 
 
 def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
@@ -243,7 +239,7 @@ class _StreamedBody:
         except StopIteration:
             raise
         except BaseException as error:
-            _record_failure(self._state, error)
+            self._state.exception = error
             raise
         finally:
             # A span that a generator keeps open while it yields is current again when it goes on.
