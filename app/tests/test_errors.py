@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from conftest import ReadLines
 from flask_vantage import Vantage
+from test_guest import restx
 from test_metrics import count
 
 Spans = Callable[[], tuple[ReadableSpan, ...]]
@@ -176,6 +177,23 @@ def test_exception_that_the_app_logs_itself_keeps_its_line(app: Flask, lines: Re
 
     app.test_client().get("/broken")
     assert [line["message"] for line in lines()] == ["looked up in vain", "GET /broken 500"]
+
+
+@pytest.mark.parametrize("first", ["app", "vantage"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_errors_that_restx_answers(first: str, registry: CollectorRegistry, lines: ReadLines) -> None:
+    # It sends got_request_exception for a 404 too, and may call log_exception without the signal.
+    app = Flask("todo")
+    if first == "app":
+        restx(app)
+    Vantage(app, registry=registry)
+    if first == "vantage":
+        restx(app)
+    client = app.test_client()
+    for method, path in (("GET", "/todos/2"), ("DELETE", "/todos/1"), ("PUT", "/todos/1")):
+        client.open(path, method=method).close()
+    found = [(line["http_response_status_code"], line["level"], line.get("exception_type")) for line in lines()]
+    assert found == [(404, "info", None), (500, "error", "LookupError"), (503, "error", "ZeroDivisionError")]
 
 
 # Streams.

@@ -20,6 +20,8 @@ class RequestState:
     """One request, from its arrival to its access line."""
 
     method: str
+    # `method`, or one value for all that are unknown.
+    method_label: str
     path: str
     environ: Mapping[str, Any]
     client_address: str | None

@@ -96,19 +96,23 @@ def _observe(app: Flask) -> None:
     By methods that Flask lets an app override, instead of hooks: a hook runs late or not at all when another one ends
     the request.
     """
-    dispatch, finalize, handle = app.full_dispatch_request, app.finalize_request, app.handle_user_exception
+    dispatch, handle, fail = app.full_dispatch_request, app.handle_user_exception, app.handle_exception
+    is_complete = _private.is_complete
 
     def full_dispatch_request(*args: Any) -> Response:
         state, rule = current_request.get(), request.url_rule
-        if state is not None and rule is not None:
+        if state is None:
+            return dispatch(*args)
+        if rule is not None:
             state.route = rule.rule
-        return dispatch(*args)
+        response = dispatch(*args)
+        state.is_complete = is_complete(response)
+        return response
 
-    def finalize_request(*args: Any, **options: Any) -> Response:
-        response = finalize(*args, **options)
-        state = current_request.get()
-        if state is not None:
-            state.is_complete = _private.is_complete(response)
+    def handle_exception(*args: Any) -> Response:
+        response = fail(*args)
+        if (state := current_request.get()) is not None:
+            state.is_complete = is_complete(response)
         return response
 
     def handle_user_exception(*args: Any) -> Any:
@@ -118,8 +122,8 @@ def _observe(app: Flask) -> None:
         return handle(*args)
 
     app.full_dispatch_request = full_dispatch_request  # type: ignore[method-assign, assignment]
-    app.finalize_request = finalize_request  # type: ignore[method-assign, assignment]
     app.handle_user_exception = handle_user_exception  # type: ignore[method-assign, assignment]
+    app.handle_exception = handle_exception  # type: ignore[method-assign, assignment]
 
 
 def _record_exception(_: Flask, exception: BaseException, **__: Any) -> None:

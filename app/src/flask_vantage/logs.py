@@ -183,10 +183,10 @@ def _is_in_access_line(record: logging.LogRecord) -> bool:
     """
     if record.exc_info is None or record.funcName != "log_exception" or record.pathname != flask.app.__file__:
         return False
-    state = current_request.get()
-    if state is None or record.exc_info[1] is not state.handled:
+    state, error = current_request.get(), record.exc_info[1]
+    if state is None or error is None or state.exception not in (None, error):
         return False
-    state.exception = state.handled
+    state.exception = error
     return True
 
 
