@@ -232,7 +232,9 @@ def one_app_problems(app: dict[str, Any], origin: str = "") -> list[str]:
 def source_problems(app: dict[str, Any]) -> list[str]:
     """Why the app's source cannot be built; its files are only read."""
     try:
-        call_filter("app_recipe", app) if app.get("source") else None
+        if app.get("source"):
+            call_filter("app_recipe", app)
+            call_filter("source_files", str(app["source"]))
     except ValueError as error:
         return [str(error)]
     return []
