@@ -222,7 +222,7 @@ def test_files_that_the_build_reads_are_never_ignored(tmp_path: Path) -> None:
 
 
 def packages(folder: Path, content: str = "content", **changes: Any) -> str:
-    recipe = {"dependencies": "requirements.txt", "packages": [], "instrument": "none", "vantage": False} | changes
+    recipe = {"dependencies": "requirements.txt", "packages": [], "traced": False} | changes
     return str(source.packages_digest(str(folder), recipe, content, "base"))
 
 
@@ -234,7 +234,7 @@ def test_packages_are_installed_again_only_if_their_list_changed(tmp_path: Path)
     (tmp_path / "more/pins.txt").write_text("flask==3\n")
     before = packages(tmp_path)
     assert packages(tmp_path, content="other code") == before
-    assert packages(tmp_path, instrument="auto") != before
+    assert packages(tmp_path, traced=True) != before
     (tmp_path / "more/pins.txt").write_text("flask==3.1\n")
     assert packages(tmp_path) != before
 
@@ -291,3 +291,14 @@ def test_package_that_must_be_compiled_is_explained() -> None:
     assert "compiler" in errors.build_advice("Error: pg_config executable not found.", "/src", recipe, True)
     assert "Pipfile" in errors.build_advice("No matching distribution found", "/src", recipe, True)
     assert errors.build_error("\n".join(map(str, range(100)))).splitlines()[0] == "60"
+
+
+@pytest.mark.parametrize(("instrument", "module"), [("none", "flask_vantage.serve"), ("auto", "flask_vantage.auto")])
+def test_auto_starts_the_app_by_another_module_of_the_base_image(instrument: str, module: str) -> None:
+    recipe = {"python_path": ["/srv/app"], "instrument": instrument, "object": "app:app"}
+    text = Host("flask_app").render(
+        ROLES / "flask_app/templates/Dockerfile.j2",
+        __flask_app_recipe=recipe,
+        __flask_app_packages_image="vantage/x:packages-0",
+    )
+    assert f'ENTRYPOINT ["/opt/app/bin/python3", "-m", "{module}"]' in text

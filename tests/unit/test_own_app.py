@@ -232,10 +232,10 @@ def test_one_variable_replaces_the_demo_shop(tmp_path: Path) -> None:
     folder = write(tmp_path / "My_Blog", app_py=FACTORY)
     host = Host("flask_app", flask_app_source=str(folder), flask_app_port="8123")
     (app,) = host.value(host.variables["vantage_apps"])
-    assert (app["name"], app["port"], app["health_path"], app["metrics"]) == ("my-blog", 8123, "/", False)
+    assert (app["name"], app["port"], app["metrics"]) == ("my-blog", 8123, False)
     write(folder, app_py="from flask_vantage import Vantage\n" + FACTORY)
     (app,) = host.value(host.variables["vantage_apps"])
-    assert (app["health_path"], app["metrics"]) == ("/readyz", True)
+    assert app["metrics"]
     host = Host("prometheus", flask_app_image="registry.example.org:5000/team/site:1.2")
     assert host.value(host.variables["vantage_apps"])[0]["name"] == "site"
 

@@ -253,7 +253,7 @@ def packages_digest(folder: str, recipe: dict[str, Any], content: str, base: str
     of them names a path in it.
     """
     total, names, read = hashlib.sha256(), [recipe["dependencies"], *ALWAYS], set()
-    keys = [recipe["packages"], recipe["instrument"], recipe["vantage"], base]
+    keys = [recipe["packages"], recipe["traced"], base]
     total.update(json.dumps(keys, default=str).encode())
     for path in RECIPE_FILES:
         total.update(path.read_bytes())

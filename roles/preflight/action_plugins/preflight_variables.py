@@ -295,7 +295,22 @@ def one_app_problems(app: dict[str, Any], origin: str = "") -> list[str]:
             f"{text} Set flask_app_name." if text.startswith(("name:", "missing key: name")) else text
             for text in problems
         ]
-    return problems or source_problems(given) or replica_problems(given)
+    return problems or source_problems(given) or instrument_problems(given) or replica_problems(given)
+
+
+def instrument_problems(app: dict[str, Any]) -> list[str]:
+    """Why `instrument: auto` would have no effect: it is built into images that Vantage makes from requirements."""
+    if app.get("instrument") != "auto":
+        return []
+    source = app.get("source")
+    if source and not call_filter("app_recipe", app)["dockerfile"]:
+        return []
+    what = f"{source} has a Dockerfile" if source else f"the image {app['image']} is not built from a source"
+    return [
+        f"instrument: 'auto' has no effect: {what} (auto: a source without Dockerfile). Remove the "
+        f"{'Dockerfile' if source else 'image and set a source'}, or set instrument to none and start the app with "
+        "`opentelemetry-instrument`, or with Vantage(app) of flask_vantage, in the image itself."
+    ]
 
 
 def source_problems(app: dict[str, Any]) -> list[str]:

@@ -13,14 +13,20 @@ from ansible.plugins.loader import filter_loader
 def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The app of flask_app_source or flask_app_image as a list of one, or the demo's apps if both are empty.
 
-    `given` maps keys to the variables flask_app_<key>. An app without flask_vantage has no /readyz and no /metrics.
+    `given` maps keys to the variables flask_app_<key>. An app without flask_vantage has no /metrics.
     """
     app = {key: value for key, value in given.items() if value not in ("", None, [], {})}
     # Values of `-e key=value` are text.
-    app |= {key: int(app[key]) for key in ("port", "container_port", "replicas") if str(app.get(key)).isdigit()}
+    app |= {
+        key: int(app[key])
+        for key in ("port", "container_port", "replicas", "ready_seconds")
+        if str(app.get(key)).isdigit()
+    }
     app |= {
         key: str(app[key]).lower() in {"true", "yes", "1", "on"} for key in ("metrics", "shared_data") if key in app
     }
+    if isinstance(app.get("writable"), str):
+        app["writable"] = app["writable"].split(",")
     if not app.get("source") and not app.get("image"):
         return demo
     folder = Path(str(app.get("source", ""))).expanduser().resolve() if app.get("source") else None
@@ -29,9 +35,7 @@ def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[
     has_vantage = folder is not None and folder.is_dir() and uses_vantage(folder)
     # Absolute, because tasks on the controller may run in another working directory.
     app |= {"source": str(folder)} if folder else {}
-    return [
-        {"name": name, "port": 8000, "health_path": "/readyz" if has_vantage else "/", "metrics": has_vantage} | app
-    ]
+    return [{"name": name, "port": 8000, "metrics": has_vantage} | app]
 
 
 def uses_vantage(folder: Path) -> bool:

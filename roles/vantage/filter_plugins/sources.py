@@ -390,8 +390,8 @@ def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
 
     `dockerfile` is whether the folder has its own; then `from` lists the images that it names. Otherwise: `object`,
     `python_path` (the import folders in the image, the app's first), `dependencies` (the file that lists them),
-    `packages` (arguments of pip), `instrument`, `vantage` (whether the code imports flask_vantage) and `data`, Flask's
-    instance folder.
+    `packages` (arguments of pip), `instrument`, `traced` (whether it needs OpenTelemetry) and `data`, Flask's instance
+    folder.
     """
     folder = Path(app["source"]).expanduser()
     if not folder.is_dir():
@@ -407,6 +407,7 @@ def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
     else:
         found = find_app(str(folder))
     packages = pip_arguments_of(folder)
+    instrument = str(app.get("instrument") or "none")
     paths = [found["path"], "", *(["src"] if (folder / "src").is_dir() else [])]
     return {
         "dockerfile": False,
@@ -414,8 +415,8 @@ def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
         "python_path": [in_image(path) for path in dict.fromkeys(paths)],
         "dependencies": dependency_file(folder),
         "packages": packages,
-        "instrument": str(app.get("instrument") or "none"),
-        "vantage": uses_vantage(str(folder)),
+        "instrument": instrument,
+        "traced": instrument == "auto" or uses_vantage(str(folder)),
         "data": f"{in_image(found['home'])}/instance",
     }
 

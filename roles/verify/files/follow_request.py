@@ -34,7 +34,7 @@ WINDOW_SECONDS = 600
 # Why an optional signal may be missing.
 MISSING = {
     "log": "no line on standard output within ten minutes",
-    "trace": "no span; flask_vantage or `instrument: auto` gives spans",
+    "trace": "no span; flask_vantage gives spans, or `instrument: auto` for a source without Dockerfile",
     "metric": "no /metrics that is scraped, and no spans to count",
 }
 
