@@ -178,3 +178,12 @@ def test_env_file_of_a_source_that_no_key_names_is_pointed_out(tmp_path: Path) -
     warnings = variables.warnings_of({"vantage_apps": [app], "group_names": ["app"]}, lambda value: value)
     assert len(warnings) == 1
     assert warnings[0].startswith("app blog: ")
+
+
+def test_user_of_the_secret_environment_is_not_replaced() -> None:
+    def unit(app: dict[str, Any]) -> str:
+        (host,) = containers(app).values()
+        return unit_of(host.variables)
+
+    assert "--env=USER=app" in unit(APP)
+    assert "USER=" not in unit(APP | {"secret_environment": {"USER": "postgres"}})
