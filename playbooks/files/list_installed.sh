@@ -17,7 +17,7 @@ users() {
 }
 
 sed 's/^/package /' "$record" 2>/dev/null || true
-paths=(/etc/systemd/journald.conf.d/vantage.conf /usr/local/lib/vantage /run/vantage /etc/vantage/* /var/cache/vantage/*)
+paths=(/etc/systemd/journald.conf.d/vantage.conf /etc/rsyslog.d/10-vantage.conf /usr/local/lib/vantage /run/vantage /etc/vantage/* /var/cache/vantage/*)
 for unit in $units; do paths+=("/etc/systemd/system/$unit"{,.d,.wants}); done
 for path in "${paths[@]}"; do
   if [ "$path" = /etc/vantage/secrets ]; then continue; fi
