@@ -21,7 +21,12 @@ def build() -> Dashboard:
         "Monitoring stack",
         "Whether metrics, log lines and spans arrive, how late they are, what is dropped, and how much storage is left.",
         [board.service_variable("up"), board.instance_variable("up")],
-        {"": [*_figures(), *_arrival()], "Check of each minute": _checks(), "Delay and storage": _room(), "Engines": _engines()},
+        {
+            "": [*_figures(), *_arrival()],
+            "Check of each minute": _checks(),
+            "Delay and storage": _room(),
+            "Engines": _engines(),
+        },
     )
 
 
