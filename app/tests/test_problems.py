@@ -39,6 +39,7 @@ def test_other_content_type_than_json_is_415(client: FlaskClient) -> None:
 
 
 def test_body_above_the_limit_is_413(client: FlaskClient) -> None:
+    client.application.config["MAX_CONTENT_LENGTH"] = 1024 * 1024
     response = client.post("/things", data=b"x" * (1024 * 1024 + 1), content_type="application/json")
     assert_problem(response, 413)
 

@@ -124,7 +124,8 @@ def test_template_renders_with_defaults_alone_and_says_who_manages_it(template: 
         given = {"container_service": {"name": "probe", "image": "probe:1", "user": "1:1"}}
         given["service"] = Host(role, **given).value(trust_as_template("{{ __container_service }}"))
     if role == "flask_app":
-        given = {"__flask_app_recipe": {"base": "/srv/app", "instrument": "auto", "object": "app:app"}}
+        given = {"__flask_app_recipe": {"python_path": ["/srv/app"], "instrument": "auto", "object": "app:app"}}
+        given["__flask_app_packages_image"] = "vantage/probe:packages-0"
     text = Host(role).render(template, **given)
     assert "Ansible managed" in text
     # What is left are templates of the engines themselves.

@@ -8,10 +8,10 @@ from flask import Blueprint, Flask, got_request_exception, request
 from prometheus_client import REGISTRY, CollectorRegistry
 from werkzeug.exceptions import HTTPException
 
-from flask_vantage import _private, logs, tracing
+from flask_vantage import _private, clients, logs, tracing
 from flask_vantage.context import current_request
 from flask_vantage.health import Health, ReadinessCheck
-from flask_vantage.metrics import metrics_of
+from flask_vantage.metrics import Metrics, metrics_of
 from flask_vantage.middleware import TelemetryMiddleware
 from flask_vantage.problems import problem_response
 from flask_vantage.settings import Settings
@@ -34,6 +34,8 @@ class Vantage:
         self._settings = settings
         self._registry = registry
         self.health = Health()
+        # None without telemetry.
+        self.metrics: Metrics | None = None
         if app is not None:
             self.init_app(app)
 
@@ -68,10 +70,10 @@ class Vantage:
     def _set_up_telemetry(self, app: Flask, settings: Settings, blueprint: Blueprint) -> None:
         service = settings.service_name or app.name
         logs.configure(service, settings.log_level)
-        metrics = metrics_of(self._registry)
+        metrics = self.metrics = metrics_of(self._registry)
         logs.line_writer().count_dropped = metrics.log_lines_dropped.inc
         provider = tracing.obtain_provider(settings, metrics, service)
-        tracing.instrument_clients()
+        clients.instrument_clients()
         blueprint.add_url_rule(METRICS_PATH, "metrics", metrics.response)
         tracer, quiet_paths = provider.get_tracer("flask_vantage"), frozenset((METRICS_PATH, ALIVE_PATH, READY_PATH))
         app.wsgi_app = TelemetryMiddleware(app.wsgi_app, metrics, tracer, quiet_paths)  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Response, json
 from loguru import logger
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 # Fails by raising or by returning False. It must limit its own time.
 ReadinessCheck = Callable[[], object]
@@ -35,7 +36,10 @@ class Health:
             started = time.perf_counter()
             result: dict[str, Any] = {"status": "ok"}
             try:
-                if check() is False:
+                # Probes are not traced: each call of a check would be a trace of its own.
+                with suppress_instrumentation():
+                    passed = check()
+                if passed is False:
                     raise RuntimeError("the check returned False")
             except Exception as error:  # noqa: BLE001 - any failure means not ready
                 failed.add(name)

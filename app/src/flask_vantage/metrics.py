@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 
 from flask import Response, request
@@ -79,9 +79,27 @@ class Metrics:
         )
         self.span_queue_length = Gauge("vantage_span_queue_length", "Spans that wait for export.", registry=registry)
 
+    @cached_property
+    def server_threads(self) -> tuple[Gauge, Gauge, Gauge]:
+        """The number of threads of vantage-serve, of busy ones, and of requests that wait for one.
+
+        Created by vantage-serve: under another server these would show nothing true.
+        """
+        names = {
+            "vantage_server_threads": "Threads that answer the app's requests.",
+            "vantage_server_busy_threads": "Threads that are answering a request now.",
+            "vantage_server_waiting_requests": "Requests that wait for a thread.",
+        }
+        threads, busy, waiting = (Gauge(name, text, registry=self.registry) for name, text in names.items())
+        return threads, busy, waiting
+
     def observe(self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
         """Count one request that took `seconds`; `exemplar` has the labels trace_id and span_id."""
         self._duration(method, route, status).observe(seconds, exemplar)
+
+    def observe_unmatched(self, method: str, status: int, seconds: float) -> None:
+        """Count a request that the server answered itself."""
+        self.observe(method_label(method), UNMATCHED_ROUTE, status, seconds, None)
 
     def response(self) -> Response:
         """Answer a scrape: OpenMetrics when the Accept header asks for it, else plain text."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from loguru import logger
@@ -165,6 +166,9 @@ def _log_request(state: RequestState, seconds: float) -> None:
     if state.exception is not None:
         level = "error"
         fields.update(exception_fields(state.exception))
+        # For vantage-serve, which logs an exception that no line has.
+        with suppress(AttributeError):
+            state.exception.is_logged = True  # type: ignore[attr-defined]
     log_access(level, ACCESS_LOGGER, f"{state.method} {state.path} {state.status}", fields)
 
 

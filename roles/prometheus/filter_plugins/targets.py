@@ -32,8 +32,12 @@ def app_targets(
     hostvars: Mapping[str, Any],
     hosts: Iterable[str],
     apps: Iterable[Mapping[str, Any]],
+    exposed: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """`static_configs` of the apps of `hosts`; `apps` are those of a host that sets no `vantage_apps` itself."""
+    """`static_configs` of the apps of `hosts`; `apps` are those of a host that sets no `vantage_apps` itself.
+
+    `exposed` are the ports that the images here expose, by app.
+    """
     configs = []
     for host in hosts:
         for app in hostvars[host].get("vantage_apps", apps) if host != here else apps:
@@ -41,7 +45,8 @@ def app_targets(
                 continue
             services = filter_loader.get("app_services").j2_function([app])
             for service in services:
-                local = f"{service['name']}:{app.get('container_port', 8000)}"
+                port = filter_loader.get("container_port").j2_function(app, exposed or {})
+                local = f"{service['name']}:{port}"
                 labels = {"service_name": app["name"], "host": host}
                 if "metrics_path" in app:
                     labels["__metrics_path__"] = app["metrics_path"]

@@ -40,7 +40,7 @@ WINDOW_SECONDS = 600
 # Why an optional signal may be missing.
 MISSING = {
     "log": "no line of this request on standard output",
-    "trace": "no span; flask_vantage or `instrument: auto` gives spans",
+    "trace": "no span; flask_vantage gives spans, or `instrument: auto` for a source without Dockerfile",
     "metric": "no /metrics that is scraped, and no spans to count",
 }
 REQUESTS = "http_server_request_duration_seconds"
