@@ -6,6 +6,7 @@ import argparse
 import gc
 import importlib
 import json
+import os
 import resource
 import secrets
 import signal
@@ -242,8 +243,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", help="module:app or module:factory")
     options = parser.parse_args(arguments)
     try:
-        settings = Settings.from_environment()
         app = load_app(options.target)
+        # In an app without Vantage, the variables OTEL_* are for the app's own tracing.
+        is_ours = "vantage" in app.extensions
+        settings = Settings.from_environment(
+            {name: value for name, value in os.environ.items() if is_ours or not name.startswith("OTEL_")}
+        )
     except (SettingsError, TargetError) as error:
         print(f"vantage-serve: {error}", file=sys.stderr)
         return 2
