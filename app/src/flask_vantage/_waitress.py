@@ -289,6 +289,13 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
                 self.task_dispatcher.set_thread_count(self.http.threads + extra)
 
 
+def _close_after(task: Any) -> None:
+    """Close the connection after the response of `task`, and say so in it; waitress 2 has no method for this."""
+    if not any(name.lower() == "connection" for name, _ in task.response_headers):
+        task.response_headers.append(("Connection", "close"))
+    task.close_on_finish = True
+
+
 class _Task(WSGITask):  # type: ignore[misc]
     """One request to the app."""
 
@@ -308,7 +315,7 @@ class _Task(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         if self.channel.refused or self.channel.server.http.is_draining:
-            self.set_close_on_finish()
+            _close_after(self)
         header: bytes = super().build_response_header()
         return header
 
@@ -333,7 +340,7 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         self.status = f"{error.code} {error.reason}"
         self.response_headers = headers
         channel.refused = True
-        self.set_close_on_finish()
+        _close_after(self)
         self.content_length = len(body)
         self.write(b"" if getattr(request, "command", "") == "HEAD" else body)
 

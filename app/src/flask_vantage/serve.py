@@ -83,6 +83,7 @@ class Server:
         self._settings = settings
         self._signals = 0
         self._busy = BusyThreads(settings.threads)
+        limit = app.config.get("MAX_CONTENT_LENGTH")
         self._server = HttpServer(
             TrustedProxies(app, settings.trusted_proxies),
             self,
@@ -91,7 +92,8 @@ class Server:
             threads=settings.threads,
             connection_limit=settings.connection_limit,
             body_limit=settings.max_body_bytes,
-            app_body_limit=app.config["MAX_CONTENT_LENGTH"],
+            # Flask itself reports a value of another type, when it compares it.
+            app_body_limit=int(limit) if isinstance(limit, int | float) else None,
             max_request_header_size=64 * 1024,
             # A larger body goes to a temporary file: the container's memory is for the app.
             inbuf_overflow=64 * 1024,
