@@ -25,8 +25,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
 from collector import Collector
-from conftest import APP, SOURCES, ReadLines, serve_in_thread
+from conftest import APP, ReadLines, serve_in_thread
 from flask_vantage import Vantage, clients
+from served import SOURCES
 
 Spans = Callable[[], tuple[ReadableSpan, ...]]
 

@@ -301,6 +301,17 @@ def test_failing_import_inside_the_app_is_not_a_target_error(tmp_path: Path, mon
         load_app("not_installed:app")
 
 
+def test_target_may_be_an_attribute_of_an_attribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dash keeps its Flask app in `server`."""
+    (tmp_path / "dashboard.py").write_text(
+        "from types import SimpleNamespace\nfrom flask import Flask\napp = SimpleNamespace(server=Flask('dash'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_app("dashboard:app.server").name == "dash"
+    with pytest.raises(TargetError, match=r"app\.missing"):
+        load_app("dashboard:app.missing.server")
+
+
 def test_target_may_be_an_app_or_a_factory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_FAULTS", "maybe")
     with pytest.raises(SettingsError):

@@ -48,6 +48,8 @@ class TargetError(ValueError):
 def load_app(target: str) -> Flask:
     """Return the app that `module:attribute` names; a factory is called without arguments.
 
+    The attribute may have dots: `web:dashboard.server` for Dash.
+
     Raises `TargetError`; exceptions of the application's own code pass unchanged.
     """
     module_name, colon, attribute = target.partition(":")
@@ -61,7 +63,9 @@ def load_app(target: str) -> Flask:
             raise
         fix = "Install it, or add its directory to PYTHONPATH."
         raise TargetError(f"module not found: {error.name!r}. {fix}") from None
-    found: object = getattr(module, attribute, None)
+    found: object = module
+    for name in attribute.split("."):
+        found = getattr(found, name, None)
     if found is None:
         raise TargetError(f"attribute not found: {attribute!r} in module {module_name!r}. Name an app or a factory.")
     if not isinstance(found, Flask) and callable(found):

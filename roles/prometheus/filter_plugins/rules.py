@@ -87,6 +87,12 @@ def within_retention(days: int, retention: str) -> int:
     return days
 
 
+def duration_seconds(duration: str) -> float:
+    """Return the seconds of a duration as Prometheus writes it, such as 15s or 1m30s."""
+    seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    return sum(int(n) * seconds[unit] for n, unit in re.findall(r"(\d+)(ms|s|m|h|d)", duration))
+
+
 def _paragraphs(alert: str, page: str) -> list[str]:
     """Return the paragraphs of the alert's section that say where to look and what to do."""
     section = re.search(rf"^## {re.escape(alert)}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
@@ -115,4 +121,10 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
-        return {"memory_limits": memory_limits, "slos": slos, "within_retention": within_retention, "runbook": runbook}
+        return {
+            "duration_seconds": duration_seconds,
+            "memory_limits": memory_limits,
+            "slos": slos,
+            "within_retention": within_retention,
+            "runbook": runbook,
+        }

@@ -60,7 +60,8 @@ def current_permissions(path):
 
 def read(path):
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        # To the byte: a secret may have line breaks of Windows.
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except OSError:
         return None
@@ -106,7 +107,7 @@ class FileSet:
 
     def write_temporary(self, item):
         handle, path = tempfile.mkstemp(dir=self.module.tmpdir)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(item["content"])
         return path
 
