@@ -406,8 +406,9 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         """Answer the request that is being received with `error`; for the thread of the event loop."""
         with self.requests_lock:
             request, self.request = self.request, None
-            # Frees the temporary file.
-            request.close()
+            # Frees the temporary file. Where there is no room, it writes what it has buffered, and fails again.
+            with suppress(OSError):
+                request.close()
             request.body_rcv = None
             request.error = error
             self.refused = True
