@@ -357,5 +357,6 @@ def test_auto_sees_what_vantage_sees_and_names_no_raw_path() -> None:
     named = {span.name: span for span in collector.spans}
     assert sorted(named) == ["GET", "GET /notes/<int:number>", "SELECT"]
     assert named["SELECT"].parent_span_id == named["GET /notes/<int:number>"].span_id
+    assert "http.request.method" in {a.key for a in named["GET"].attributes}
     attributes = {a.key: a.value.string_value for a in named["SELECT"].attributes}
     assert attributes["db.statement"] == "SELECT ?, ?"

@@ -19,6 +19,7 @@ def instrument() -> None:
 
     from flask_vantage import clients
 
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     given = os.environ.get(DISABLED, "")
     os.environ[DISABLED] = ",".join([given, "flask", *clients.names()])
     initialize()

@@ -392,7 +392,8 @@ def objective_problems(variables: Mapping[str, Any], template: Callable[[Any], A
         if "vantage_apps" in variables:
             apps, addresses = setting("vantage_apps"), dict.fromkeys(hosts, "")
             targets = call_filter("app_targets", addresses, here, variables.get("hostvars", {}), hosts, apps)
-            call_filter("slos", targets, setting("prometheus_slos"), *(float(setting(name)) for name in own))
+            unscraped = call_filter("unscraped_apps", here, variables.get("hostvars", {}), hosts, apps)
+            call_filter("slos", targets, setting("prometheus_slos"), *(float(setting(name)) for name in own), unscraped)
     except AnsibleError as error:
         return [str(error)]
     except (AttributeError, KeyError, TypeError, ValueError):
