@@ -85,6 +85,11 @@ class TelemetryMiddleware:
 
         try:
             body = self._app(environ, cast("StartResponse", start))
+        except StopIteration:
+            # How an app tells gunicorn that it has used the connection itself: Flask-Sock, after a WebSocket.
+            state.status = 101
+            self._finish(state)
+            raise
         except BaseException as error:
             state.exception = error
             state.status = 500
