@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from loguru import logger
 from waitress import create_server, wasyncore  # type: ignore[import-untyped]
 from waitress.adjustments import Adjustments  # type: ignore[import-untyped]
@@ -20,6 +20,7 @@ from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]
 from waitress.receiver import FixedStreamReceiver  # type: ignore[import-untyped]
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask  # type: ignore[import-untyped]
 from waitress.utilities import Error, RequestEntityTooLarge  # type: ignore[import-untyped]
+from werkzeug.exceptions import NotFound
 
 from conftest import APP
 from flask_vantage import _private
@@ -110,13 +111,20 @@ def test_loguru_core_has(name: str) -> None:
     assert hasattr(logger._core, name)  # type: ignore[attr-defined]
 
 
-def test_flask_before_request_funcs_is_a_list_by_blueprint() -> None:
+def test_response_is_complete_only_if_nothing_of_the_app_runs_later() -> None:
+    assert _private.is_complete(Response("text"))
+    assert not _private.is_complete(Response(iter([b"a"])))
+    closed = Response("text")
+    closed.call_on_close(lambda: None)
+    assert not _private.is_complete(closed)
+
+
+def test_page_of_an_http_exception_is_complete() -> None:
     app = Flask("ordinary")
-    calls: list[str] = []
-    app.before_request(lambda: calls.append("app"))
-    _private.insert_before_request(app, lambda: calls.append("vantage"))
-    app.test_client().get("/")
-    assert calls == ["vantage", "app"]
+    with app.test_request_context():
+        response = app.make_response(NotFound())
+    assert not response.is_sequence
+    assert _private.is_complete(response)
 
 
 def test_loguru_with_a_second_handler_is_not_bypassed() -> None:

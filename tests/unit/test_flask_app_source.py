@@ -278,8 +278,10 @@ def test_buildkit_is_used_where_the_host_has_it(answer: str, buildkit: bool) -> 
     [
         ("dockerfile parse error line 18: unknown instruction: APK", False, "docker-buildx"),
         ("the --mount option requires BuildKit", False, "docker-buildx"),
-        ("failed to solve: docker/dockerfile:1: failed to resolve source metadata", True, "# syntax="),
-        ("unknown instruction: FORM", True, "docker build"),
+        # As Docker 20.10 prints them.
+        ("dockerfile parse error line 3: unknown instruction: APK", True, "# syntax=docker/dockerfile:1"),
+        ("------\n > resolve image config for docker.io/docker/dockerfile:1:\n------\nfailed", True, "Remove the line"),
+        ("#3 resolve image config for docker.io/docker/dockerfile:1\n#3 DONE\nexit code: 1", True, "docker build /src"),
     ],
 )
 def test_advice_for_a_dockerfile_names_what_is_missing(output: str, buildkit: bool, word: str) -> None:

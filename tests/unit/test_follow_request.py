@@ -286,6 +286,7 @@ NEW_SPANS = [counts(s200=7), counts(s200=8)]
     [
         ([], {}, {"log": "1 line", "trace": "1 span of blog", "metric": "1 request counted from its spans"}),
         ([], {"query_range": NO_LINES}, {"log": "- (no line"}),
+        ([], {"|~": NO_LINES, "query_range": LINES}, {"log": "- (1 line in ten minutes, none"}),
         ([], {"traces/": NO_TRACE}, {"trace": "- (no span"}),
         ([], {"calls_total": counts(s200=7)}, {"metric": "- ("}),
         ([], {"calls_total": counts(s200=0)}, {"metric": "- ("}),
@@ -302,7 +303,7 @@ def test_app_without_trace_ids_is_shown_with_the_signals_it_gives(
     expected: dict[str, str],
 ) -> None:
     answers_with(monkeypatch, "")
-    stores.answers |= {"calls_total": list(NEW_SPANS), "count(": NO_LINES} | changed
+    stores.answers = changed | stores.answers | {"calls_total": list(NEW_SPANS), "count(": NO_LINES} | changed
     one = verification(signals=signals)
     assert one.run() == []
     assert [row.hop for row in one.rows][-3:] == ["log", "trace", "metric"]

@@ -172,6 +172,7 @@ def test_prometheus_that_does_not_answer_is_told_to_alertmanager(rows: list[Row]
     (alert,) = server.posted
     assert alert["labels"]["alertname"] == "VerifyFails"
     assert alert["labels"]["hop"] == "prometheus"
+    assert alert["startsAt"] < alert["endsAt"]
     assert "timed out" in alert["annotations"]["description"]
 
 

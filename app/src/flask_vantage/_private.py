@@ -6,19 +6,20 @@ The upper bounds in pyproject.toml keep untested versions out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from flask import Flask
 from loguru import logger
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import ClosingIterator
 
 
-def insert_before_request(app: Flask, function: Callable[[], None]) -> None:
-    """Call `function` before the app's own before_request functions.
+def is_complete(response: Response) -> bool:
+    """Tell whether nothing of the app is left to run once `response` is returned.
 
-    Flask: `before_request_funcs`. `before_request()` appends, and a function of the app that ends the request would
-    keep a later one from running.
+    werkzeug: `_on_close`. There is no public way to ask for the functions of `call_on_close`.
     """
-    app.before_request_funcs.setdefault(None, []).insert(0, function)
+    if not response.is_sequence:
+        # What Flask makes of an HTTPException, by calling it.
+        return type(response.response) is ClosingIterator and "Content-Length" in response.headers
+    return not response._on_close
 
 
 def loguru_has_only(handler_id: int | None) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from importlib.metadata import version
 
-from flask import Response, request
+from flask import Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
@@ -101,9 +101,9 @@ class Metrics:
         """Count a request that the server answered itself."""
         self.observe(method_label(method), UNMATCHED_ROUTE, status, seconds, None)
 
-    def response(self) -> Response:
-        """Answer a scrape: OpenMetrics when the Accept header asks for it, else plain text."""
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    def response(self, accept: str) -> Response:
+        """Answer a scrape: OpenMetrics when the header `accept` asks for it, else plain text."""
+        encode, content_type = choose_encoder(accept)
         return Response(encode(self.registry), content_type=content_type)
 
 

@@ -12,8 +12,10 @@ SHOWN_LINES = 40
 NEEDS_BUILDKIT = re.compile(
     r"unknown instruction|requires BuildKit|unknown flag: (?:chmod|link|parents|mount)", re.IGNORECASE
 )
+# In the summary at the end; the same words earlier belong to a step that succeeded.
 NEEDS_FRONTEND = re.compile(
-    r"(?:docker\.io/)?docker/dockerfile(?::|@|\b.*(?:resolve|pull|lookup|timeout))", re.IGNORECASE
+    r"^ > resolve image config for \S*docker/dockerfile|failed to resolve source metadata for \S*docker/dockerfile",
+    re.MULTILINE,
 )
 NEEDS_COMPILER = re.compile(
     r"pg_config|mysql_config|command '?(?:gcc|g\+\+|cc|cargo)\S* failed|(?:gcc|g\+\+|cc|cargo)'?:? (?:command )?not found"
@@ -38,15 +40,22 @@ def build_advice(output: str, source: str, recipe: Mapping[str, Any], buildkit: 
                 "that has a wheel for this Python (for psycopg2: psycopg2-binary), or add a Dockerfile to the source."
             )
         return listed
-    if not buildkit and NEEDS_BUILDKIT.search(output):
-        return (
-            "The Dockerfile needs BuildKit, and the host's docker command lacks it. Install the package docker-buildx, "
-            "or docker-buildx-plugin where Docker comes from its own repository, and run again."
-        )
     if NEEDS_FRONTEND.search(output):
         return (
             "The line `# syntax=…` of the Dockerfile makes the builder pull the image docker/dockerfile, and the host "
-            "cannot. Remove the line: the host's BuildKit knows `RUN --mount` and heredocs without it."
+            "cannot. Remove the line: the host's BuildKit knows `RUN --mount` without it, and heredocs from Docker 23 on."
+        )
+    if NEEDS_BUILDKIT.search(output):
+        return (
+            "If the instruction is not misspelt, the Dockerfile has a heredoc or an option that this builder does not "
+            "know. "
+            + (
+                "Add the line `# syntax=docker/dockerfile:1` at the top of the Dockerfile, or use Docker 23 or later "
+                "(docker_source: docker)."
+                if buildkit
+                else "It needs BuildKit: install the package docker-buildx, or docker-buildx-plugin where Docker comes "
+                "from its own repository."
+            )
         )
     return f"Try `docker build {source}` on your machine."
 

@@ -237,6 +237,8 @@ class Verification:
             return min(self.settings.seconds, longest + extra if can_be_counted else SPANS_SECONDS)
 
         took, found, problem = self.look(find, limit)
+        if name == "log" and not found:
+            problem = problem or attempt(self.find_other_lines)[0]
         return Row(name, took, found or f"- ({problem or MISSING[name]})")
 
     def see(self, *services: str) -> str:
@@ -304,14 +306,18 @@ class Verification:
     def find_lines(self, service: str = "") -> str:
         """The lines that contain the id of this request."""
         service = service or self.settings.app
-        answer = fetch(
-            f"{self.settings.loki}/loki/api/v1/query_range",
-            query=f'{{service_name="{service}"}} |~ "{"|".join([self.id, *self.trace_ids])}"',
-            start=int((time.time() - WINDOW_SECONDS) * 1e9),
-            limit=1000,
-        )
-        count = sum(len(stream["values"]) for stream in answer["data"]["result"])
+        count = self.count_lines(f'{{service_name="{service}"}} |~ "{"|".join([self.id, *self.trace_ids])}"')
         return f"{plural(count, 'line')} of {service}" if count else ""
+
+    def find_other_lines(self) -> str:
+        """Lines of the app that prove nothing of this request, for the reader."""
+        count = self.count_lines(f'{{service_name="{self.settings.app}"}}')
+        return f"{plural(count, 'line')} in ten minutes, none with this request's id" if count else ""
+
+    def count_lines(self, query: str) -> int:
+        start = int((time.time() - WINDOW_SECONDS) * 1e9)
+        answer = fetch(f"{self.settings.loki}/loki/api/v1/query_range", query=query, start=start, limit=1000)
+        return sum(len(stream["values"]) for stream in answer["data"]["result"])
 
     def find_trace(self) -> str:
         """The trace of the first request, with spans of every service that must have some."""

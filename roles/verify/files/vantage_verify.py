@@ -119,8 +119,10 @@ def send_alert(alertmanager: str, problem: str) -> None:
         "description": problem,
         "runbook": "Look. journalctl -u vantage-prometheus -n 50. Do. systemctl restart vantage-prometheus.",
     }
-    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + ALERT_SECONDS))
-    body = json.dumps([{"labels": labels, "annotations": annotations, "endsAt": ends}]).encode()
+    now = time.time()
+    starts, ends = (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)) for moment in (now, now + ALERT_SECONDS))
+    alert = {"labels": labels, "annotations": annotations, "startsAt": starts, "endsAt": ends}
+    body = json.dumps([alert]).encode()
     request = urllib.request.Request(
         f"{alertmanager}/api/v2/alerts", data=body, headers={"Content-Type": "application/json"}
     )

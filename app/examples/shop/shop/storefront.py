@@ -36,7 +36,7 @@ def create_app(warehouse_url: str | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    Vantage(app)
+    Vantage(app, problem_details=True)
     warehouse = Warehouse(warehouse_url or os.environ.get("WAREHOUSE_URL") or "http://127.0.0.1:8001")
     app.extensions["warehouse"] = warehouse
     faults.register(app)

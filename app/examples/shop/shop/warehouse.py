@@ -24,7 +24,7 @@ def create_app(database: str | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    vantage = Vantage(app)
+    vantage = Vantage(app, problem_details=True)
     path = database or os.environ.get("WAREHOUSE_DATABASE") or "warehouse.db"
     try:
         store = Store(path)
