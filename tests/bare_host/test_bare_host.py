@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from machine import Machine, refused, succeeded
 
 TRACES = "ls -d /etc/vantage /var/lib/vantage /usr/local/lib/vantage /usr/bin/docker /etc/systemd/system/vantage* 2>/dev/null; true"
@@ -33,3 +36,60 @@ def test_unsupported_system_is_refused(bare: Machine, run) -> None:
     finally:
         bare.sh("mv /root/os-release /usr/lib/ && mv /root/debian_version /etc/")
     assert bare.sh(TRACES).strip() == ""
+
+
+# A package with the relations of Docker's own containerd.io, as a node of Kubernetes has it.
+CONTAINERD_IO = r"""
+d=$(mktemp -d) && mkdir "$d/DEBIAN" && printf '%s\n' 'Package: containerd.io' 'Version: 1.7.27-1' 'Architecture: all' \
+  'Maintainer: nobody <nobody@example.org>' 'Provides: containerd, runc' 'Conflicts: containerd, runc' \
+  'Replaces: containerd, runc' 'Description: stands for a runtime that others use' > "$d/DEBIAN/control" &&
+dpkg-deb --build "$d" /root/containerd.io.deb && dpkg --install /root/containerd.io.deb
+"""
+
+
+def test_another_container_runtime_is_refused_and_stays(bare: Machine, run) -> None:
+    bare.sh(CONTAINERD_IO)
+    try:
+        refused(run("site.yml"), "containerd.io", "docker_source")
+        assert bare.host.package("containerd.io").is_installed
+    finally:
+        bare.sh("dpkg --purge containerd.io")
+    assert bare.sh(TRACES).strip() == ""
+
+
+def test_subnet_that_a_route_leads_to_is_refused(bare: Machine, run) -> None:
+    bare.sh("ip link add other type dummy && ip link set other up && ip route add 172.29.0.0/16 dev other")
+    try:
+        refused(run("site.yml"), "vantage_network_subnet: 172.29.238.0/24", "other (172.29.0.0/16)", "172.30.238.1")
+    finally:
+        bare.sh("ip link delete other")
+    assert bare.sh(TRACES).strip() == ""
+
+
+def test_second_run_is_refused_and_check_mode_is_not(bare: Machine, run) -> None:
+    record = {
+        "id": "there/7",
+        "controller": "there",
+        "pid": 7,
+        "who": "alice@laptop",
+        "since": "2026-11-30 09:00:00 UTC",
+    }
+    bare.sh(f"echo '{json.dumps(record)}' > /run/vantage-run.json")
+    try:
+        refused(run("site.yml"), "alice@laptop", "2026-11-30 09:00:00", "/run/vantage-run.json")
+        refused(run("playbooks/uninstall.yml"), "alice@laptop")
+        succeeded(run("site.yml", "--check"))
+        assert json.loads(bare.sh("cat /run/vantage-run.json")) == record
+    finally:
+        bare.sh("rm /run/vantage-run.json")
+    assert bare.sh(TRACES).strip() == ""
+
+
+@pytest.mark.parametrize("folder", ["/root", "/tmp"])
+def test_host_may_forbid_to_execute_files(folder: str, bare: Machine, run) -> None:
+    bare.sh(f"mount --bind {folder} {folder} && mount -o remount,bind,noexec {folder}")
+    try:
+        succeeded(run("site.yml", "--check"))
+        succeeded(run("playbooks/uninstall.yml", "--check"))
+    finally:
+        bare.sh(f"umount {folder}")

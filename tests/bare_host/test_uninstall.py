@@ -105,7 +105,12 @@ def test_uninstall_removes_what_site_installed_and_nothing_else(bare: Machine, r
         return run("playbooks/uninstall.yml", *FOREIGN, *words)
 
     check_a_bare_machine(bare, uninstall)
-    succeeded(run("site.yml", "--tags", "docker,node_exporter,loki"))
+    # A source of others that does not answer keeps nobody from installing Docker from another one.
+    broken = "/etc/apt/sources.list.d/broken.list"
+    bare.sh(f"echo 'deb http://127.0.0.1:9/x nothing main' > {broken}")
+    assert broken in succeeded(run("site.yml", "--tags", "docker,node_exporter,loki"))
+    assert not bare.host.file("/run/vantage-run.json").exists
+    bare.sh(f"rm {broken}")
     # What users add: a drop-in for our unit, a unit of their own with a similar name.
     bare.sh(
         f"touch {KEPT}; cd /etc/systemd/system; mkdir vantage-loki.service.d;"

@@ -209,6 +209,8 @@ def test_two_apps_of_one_name_are_refused() -> None:
         ("image", "Hello World", ["image", "'Hello World'"]),
         ("health_path", "health", ["health_path", "'health'"]),
         *((key, "", [f"{key}: ", "''"]) for key in ("image", "user", "memory", "health_path", "metrics_path", "data")),
+        ("address", "::1", ["address", "'::1'", "IPv4"]),
+        ("address", "::", ["address", "'::'", "IPv4"]),
         ("user", "www-data", ["user", "'www-data'", "10001:10001"]),
         ("memory", "lots", ["memory", "'lots'"]),
         ("data", "data", ["data", "'data'"]),
@@ -296,6 +298,23 @@ def test_syntax_error_is_reported_with_file_line_and_reason(tmp_path: Path) -> N
     assert re.search(rf"{tmp_path}/blog/app\.py(:| line |, line )2\b", problem), problem
     assert "'(' was never closed" in problem
     assert "<unknown>" not in problem
+
+
+def test_auto_instrumentation_of_an_image_is_refused_with_both_ways_out() -> None:
+    app = {"name": "hello", "image": "hello:1", "port": 8000, "instrument": "auto"}
+    (problem,) = variables.app_problems([app])
+    for word in ("app hello", "instrument", "'auto'", "hello:1", "source", "opentelemetry-instrument", "Vantage(app)"):
+        assert word in problem
+    assert variables.app_problems([app | {"instrument": "none"}]) == []
+
+
+def test_auto_instrumentation_of_a_dockerfile_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    assert problems_of_source(tmp_path / "blog", flask_app_instrument="auto") == []
+    (tmp_path / "blog/Dockerfile").write_text("FROM docker.io/library/python:3.13-slim\n")
+    (problem,) = problems_of_source(tmp_path / "blog", flask_app_instrument="auto")
+    for word in ("instrument", "'auto'", str(tmp_path / "blog"), "Remove the Dockerfile", "opentelemetry-instrument"):
+        assert word in problem
+    assert problems_of_source(tmp_path / "blog") == []
 
 
 def problems_of_source(
@@ -484,14 +503,14 @@ def test_every_address_passes_where_programs_may_listen_on_others() -> None:
     assert ports.address_problems({"vantage_publish_address": "10.9.9.9"}, [], "vm") == []
 
 
-def test_addresses_of_the_host_are_those_of_its_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_of_the_host_are_those_of_its_interfaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {
-        "cat": "0\n",
         "ip": "1: lo    inet 127.0.0.1/8 scope host lo\n2: eth0    inet 10.0.0.5/24 brd 10.0.0.255 scope global eth0\n2: eth0    inet6 fd00::5/64 scope global\n",
     }
     monkeypatch.setattr(gather_host_state, "run", lambda *argv: shown[argv[0]])
+    monkeypatch.setattr(gather_host_state, "NONLOCAL_BIND", tmp_path / "bind")
     assert gather_host_state.list_addresses() == ["127.0.0.1", "10.0.0.5", "fd00::5"]
-    shown["cat"] = "1\n"
+    (tmp_path / "bind").write_text("1\n")
     assert gather_host_state.list_addresses() == []
 
 
@@ -509,7 +528,8 @@ def test_app_may_take_the_port_of_an_app_that_moves_and_not_that_of_an_engine() 
 def fake_programs(folder: Path, docker_is: str, holder: str) -> None:
     line = f'LISTEN 0 4096 127.0.0.1:3100 0.0.0.0:* users:(("{holder}",pid=7,fd=8))'
     containers = f"{'a' * 64} vantage-loki 127.0.0.1:3100->3100/tcp, 127.0.0.1:9000-9002->9000-9002/tcp"
-    for name, prints in (("ss", line), ("systemctl", docker_is), ("docker", containers)):
+    shown = f"LoadState=loaded\nActiveState={docker_is}"
+    for name, prints in (("ss", line), ("systemctl", shown), ("docker", containers)):
         (folder / name).write_text(f"#!/bin/sh\n: > {folder}/asked-{name}\nprintf '%s\\n' '{prints}'\n")
         (folder / name).chmod(0o755)
 
@@ -526,7 +546,7 @@ def test_stopped_docker_is_not_asked(tmp_path: Path, docker_is: str, holder: str
     """Its socket would start it, and with it every service; preflight must change nothing."""
     fake_programs(tmp_path, docker_is, holder)
     printed = subprocess.run(
-        [sys.executable, ROLES / "preflight/files/gather_host_state.py"],
+        [sys.executable, ROLES / "preflight/files/gather_host_state.py", '{"run_file": "/nowhere", "data_root": ""}'],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -537,7 +557,8 @@ def test_stopped_docker_is_not_asked(tmp_path: Path, docker_is: str, holder: str
     assert found == {"address": "127.0.0.1", "port": 3100, "container": container, "holder": shown}
     assert (tmp_path / "asked-docker").exists() is (docker_is == "active")
     assert gathered["memory_mb"] > 0
-    assert gathered["disk_mb"] > 0
+    assert gathered["disks"][0]["free_mb"] > 0
+    assert gathered["run"] == {}
 
 
 def test_program_in_the_hosts_network_is_found_by_its_cgroup(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -547,14 +568,16 @@ def test_program_in_the_hosts_network_is_found_by_its_cgroup(monkeypatch: pytest
     ids = {"7": ["a" * 64, "b" * 64]}
     monkeypatch.setattr(gather_host_state, "container_ids", lambda pid: ids.get(pid, []))
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/ss")
-    (found,) = gather_host_state.list_listeners(docker_runs=True)
+    (found,) = gather_host_state.list_listeners(docker_runs=True, own_ports={})
     assert (found["address"], found["port"], found["container"]) == ("*", 9100, "vantage-node-exporter")
 
 
-def test_apps_are_those_that_vantage_unit_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = json.dumps([{"service": "blog-2", "app": "blog"}, {"service": "loki", "app": None}])
+def test_services_are_those_that_vantage_unit_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [{"service": "blog-2", "app": "blog"}, {"service": "loki", "app": None}]
     monkeypatch.setattr(gather_host_state, "PROGRAMS", ROLES / "container_service/files")
     monkeypatch.setattr(
-        gather_host_state, "run", lambda *argv: listed if argv[1:] == ("list", "--json", "--no-probe") else ""
+        gather_host_state,
+        "run",
+        lambda *argv: json.dumps(listed) if argv[1:] == ("list", "--json", "--no-probe") else "",
     )
-    assert gather_host_state.list_apps() == ["blog-2"]
+    assert gather_host_state.list_services() == listed

@@ -454,6 +454,16 @@ def test_a_network_with_another_subnet_fails_with_the_way_out(
     assert "docker network rm vantage" in printed
 
 
+def test_a_network_that_cannot_be_created_fails_with_the_settings(
+    host: FakeHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.failing.add("docker network create")
+    assert main(["ensure-docker", *NETWORK]) == 1
+    printed = capsys.readouterr().err
+    for word in ("it failed", "vantage_network_subnet", "vantage_network_gateway", *NETWORK):
+        assert word in printed
+
+
 def test_docker_restarts_only_for_newer_settings(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -599,3 +609,49 @@ def test_every_command_is_covered_by_the_check_mode_test() -> None:
     program = ROLES / "container_service/files/vantage_unit.py"
     shown = subprocess.run([sys.executable, program, "--help"], check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"^    ([a-z]\S*)", shown, re.MULTILINE)) == {*CHANGING, *READING}
+
+
+# Proxies of Docker's client config -------------------------------------------------------------------------------------
+
+PROXIED = """ExecStart=/usr/bin/docker run --rm --env=NO_PROXY --env=no_proxy blog:1
+
+[X-Vantage]
+Image=blog:1
+NoProxy=172.29.238.0/24,10.0.0.9
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        ('{"proxies": {"default": {"httpProxy": "http://p", "noProxy": "localhost, .example.org"}}}', ".example.org"),
+        ('{"auths": {}}', "127.0.0.1"),
+        ("{broken", "127.0.0.1"),
+        (None, "127.0.0.1"),
+    ],
+)
+def test_services_of_the_network_are_reached_without_a_proxy(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, config: str | None, first: str
+) -> None:
+    monkeypatch.setattr(vantage_unit, "CLIENT", host.root / "config.json")
+    if config:
+        vantage_unit.CLIENT.write_text(config)
+    for name in ("jaeger", "shop-2"):
+        host.write_unit(name, "\n[X-Vantage]\nImage=x\n")
+    host.write_unit("blog", PROXIED)
+    vantage_unit.pre_start("blog")
+    text = (vantage_unit.STATE / "blog.env").read_text()
+    values = dict(line.split("=", 1) for line in text.splitlines())
+    assert values["NO_PROXY"] == values["no_proxy"]
+    entries = values["NO_PROXY"].strip('"').split(",")
+    assert {"localhost", "jaeger", "blog", "shop-2", "vantage-shop-2", "172.29.238.0/24", "10.0.0.9"} < set(entries)
+    assert entries[1] == first
+    assert len(entries) == len(set(entries))
+    # The canary gets the same: its `docker run` has no environment file.
+    assert f"--env=NO_PROXY={','.join(entries)}" in vantage_unit.Unit.load("blog").docker_arguments
+
+
+def test_service_without_proxies_needs_no_environment_file(host: FakeHost) -> None:
+    host.write_unit("loki", "\n[X-Vantage]\nImage=x\n")
+    vantage_unit.pre_start("loki")
+    assert not (vantage_unit.STATE / "loki.env").exists()

@@ -40,7 +40,9 @@ CONFIG = Path("/etc/vantage")
 STATE = Path("/run/vantage")
 CACHE = Path("/var/cache/vantage")
 JOURNALD = Path("/etc/systemd/journald.conf.d/vantage.conf")
+RSYSLOG = Path("/etc/rsyslog.d/10-vantage.conf")
 DAEMON = Path("/etc/docker/daemon.json")
+CLIENT = Path("/root/.docker/config.json")
 APP_OWNER = "flask_app"
 RELOAD_SECONDS = 20.0
 # A wrong port and a wrong health path do not mend themselves: an app that starts slowly may change them for this long.
@@ -165,7 +167,9 @@ class Unit:
         """The arguments of `docker run`, with systemd's quoting removed."""
         start = "ExecStart=/usr/bin/docker run "
         line = next((line for line in self.text.replace("\\\n", " ").splitlines() if line.startswith(start)), start)
-        return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.removeprefix(start))]
+        words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.removeprefix(start))]
+        # The unit takes their value from its environment file.
+        return [f"{word}={no_proxy(self)}" if word.lower() == "--env=no_proxy" else word for word in words]
 
     @property
     def ports(self) -> list[dict[str, Any]]:
@@ -184,6 +188,30 @@ class Unit:
             address, host, container = mapping.rsplit(":", 2)
             found.append({"address": address.strip("[]"), "host": int(host), "container": int(container)})
         return found
+
+
+def no_proxy(unit: Unit) -> str:
+    """What a container reaches without the proxies that root's Docker client config gives it, as NO_PROXY lists it.
+
+    That is what the config excludes itself, the Docker network, and every service by its name: Python and curl do not
+    compare a name with a network.
+    """
+    try:
+        given = str(json.loads(CLIENT.read_text(encoding="utf-8"))["proxies"]["default"].get("noProxy") or "")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        given = ""
+    names = [name for other in installed_units() for name in (other.service, f"vantage-{other.service}")]
+    entries = [*given.split(","), "localhost", "127.0.0.1", *unit.settings.get("NoProxy", "").split(","), *names]
+    return ",".join(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
+
+
+def write_environment(unit: Unit) -> None:
+    """Writes the file from which the unit's `docker run --env=NO_PROXY` takes the value."""
+    if "NoProxy" in unit.settings:
+        STATE.mkdir(mode=0o755, exist_ok=True)
+        value = no_proxy(unit)
+        path = STATE / f"{unit.service}.env"
+        path.write_text(f'NO_PROXY="{value}"\nno_proxy="{value}"\n', encoding="utf-8")
 
 
 def installed_units() -> list[Unit]:
@@ -387,6 +415,7 @@ def diagnose(service: str, problem: str) -> str:
 def pre_start(service: str) -> None:
     # A container outlives a killed client; its name must be free.
     run("docker", "rm", "--force", f"vantage-{service}")
+    write_environment(Unit.load(service))
     # Before the process reads anything: a file that changes during the start is drift.
     write_state(service, fingerprint(service) | {"ready": False})
 
@@ -531,7 +560,7 @@ def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
     for unit in ("vantage.target", "docker"):
         if run("systemctl", "is-enabled", unit).returncode:
             change(f"{unit} enable", "systemctl", "enable", unit)
-    for unit, file in (("systemd-journald", JOURNALD), ("docker", DAEMON)):
+    for unit, file in (("systemd-journald", JOURNALD), ("rsyslog", RSYSLOG), ("docker", DAEMON)):
         if started_before(unit, file):
             change(f"{unit} restart", "systemctl", "restart", unit)
     if run("systemctl", "is-active", "docker").returncode:
@@ -544,7 +573,13 @@ def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
     if not current:
         bridge = "com.docker.network.bridge.name=vantage0"
         options = (f"--subnet={subnet}", f"--gateway={gateway}", f"--opt={bridge}")
-        change("network create", "docker", "network", "create", *options, "vantage")
+        try:
+            change("network create", "docker", "network", "create", *options, "vantage")
+        except UnitError as error:
+            # Preflight sees the networks of a Docker that runs; this one may have been stopped.
+            raise UnitError(
+                f"{error}. Set vantage_network_subnet ({subnet}) and vantage_network_gateway ({gateway}) to a free pair."
+            ) from None
     elif current != f"{subnet} {gateway}":
         raise UnitError(
             f"the Docker network vantage has another subnet and gateway: {current} (settings: {subnet} {gateway}). Stop "

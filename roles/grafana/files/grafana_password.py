@@ -36,7 +36,9 @@ def main(url: str, file: str = SECRET, container: str = "vantage-grafana") -> No
         if logs_in(url, password):
             return
         command = ["docker", "exec", "--interactive", container, *RESET.split()]
-        result = subprocess.run(command, check=False, input=password + "\n", capture_output=True, text=True)
+        result = subprocess.run(
+            command, check=False, input=password + "\n", capture_output=True, text=True, errors="replace"
+        )
         if result.returncode or not logs_in(url, password):
             sys.exit(
                 f"cannot set Grafana's password to the one in {file}: {result.stderr.strip()[-500:]}. Grafana locks the "

@@ -39,7 +39,7 @@ def engine_ports(settings: dict[str, Any], groups: list[str]) -> list[Port]:
     """The ports of the roles that run on a host of these groups, by their settings `<role>_…port`."""
     ports = []
     for role in sorted(roles_of(groups) - {"flask_app"}):
-        if role == "grafana" and not boolean(settings["grafana_enabled"]):
+        if not boolean(settings.get(f"{role}_enabled", True)):
             continue
         address = settings["vantage_publish_address" if role == "grafana" else "vantage_engine_address"]
         names = [name for name in settings if name.startswith(f"{role}_") and name.endswith("_port")]
@@ -120,9 +120,9 @@ class ActionModule(ActionBase):
         return result | {"changed": False}
 
     def settings(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """The ports, the addresses and whether Grafana runs, from the roles' defaults and the host's variables over them."""
+        """The ports, the addresses and which roles run a service, from the roles' defaults and the host's variables over them."""
         settings: dict[str, Any] = {}
         for path in ROLES.glob("*/defaults/main.yml"):
             settings |= yaml_load(path.read_text(encoding="utf-8"))
-        used = {name for name in settings if name.endswith(("_port", "_address", "grafana_enabled"))}
+        used = {name for name in settings if name.endswith(("_port", "_address", "_enabled"))}
         return {name: self._templar.template(variables.get(name, settings[name])) for name in sorted(used)}

@@ -30,6 +30,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+# The record of the run that changes this host, see preflight_host: while the run goes on, it does not expire.
+RUN_FILE = "/run/vantage-run.json"
+
 
 def number(name, table):
     """The numeric id of a user or group given by name or number."""
@@ -57,7 +60,8 @@ def current_permissions(path):
 
 def read(path):
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        # To the byte: a secret may have line breaks of Windows.
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except OSError:
         return None
@@ -103,7 +107,7 @@ class FileSet:
 
     def write_temporary(self, item):
         handle, path = tempfile.mkstemp(dir=self.module.tmpdir)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(item["content"])
         return path
 
@@ -186,6 +190,8 @@ def main():
             item["content"] = module.params["secrets"][item["path"]]
         if item["content"] is None:
             item["content"] = read(item["path"]) or secrets.token_urlsafe(24)
+    if os.path.exists(RUN_FILE) and not module.check_mode:
+        os.utime(RUN_FILE)
     found = FileSet(module)
     for item in directories:
         path = item["path"].rstrip("/")
