@@ -21,10 +21,10 @@ from werkzeug.serving import make_server
 
 from flask_vantage import Vantage, logs
 from flask_vantage.writer import LineWriter
+from served import collector, serve  # noqa: F401 - fixtures
 from shop import storefront, warehouse
 
 APP = Path(__file__).parent.parent
-SOURCES = f"{APP / 'src'}{os.pathsep}{APP / 'examples' / 'shop'}"
 
 # The log goes here instead of to the output of pytest; test_serve.py reads a real one.
 _written: list[bytes] = []

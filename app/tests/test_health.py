@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app
 
 from conftest import ReadLines
 from flask_vantage import Vantage
@@ -70,3 +70,21 @@ def test_duplicate_check_name_is_an_error(app: Flask) -> None:
     _vantage(app).add_readiness_check("disk", lambda: None)
     with pytest.raises(ValueError, match="'disk'"):
         _vantage(app).add_readiness_check("disk", lambda: None)
+
+
+def test_check_runs_in_the_context_of_the_app(app: Flask) -> None:
+    names: list[str] = []
+    _vantage(app).add_readiness_check("database", lambda: names.append(current_app.name))
+    assert app.test_client().get("/readyz").status_code == 200
+    assert names == ["ordinary"]
+
+
+def test_failing_teardown_fails_its_check(app: Flask) -> None:
+    @app.teardown_appcontext
+    def close(_: BaseException | None) -> None:
+        raise OSError("the session could not be closed")
+
+    _vantage(app).add_readiness_check("database", lambda: None)
+    response = app.test_client().get("/readyz")
+    assert response.status_code == 503
+    assert response.get_json()["checks"]["database"]["error"] == "OSError"

@@ -272,7 +272,7 @@ def test_closed_stdout_drops_lines_without_raising() -> None:
 
 def test_second_configure_does_not_duplicate_lines(lines: ReadLines) -> None:
     for _ in range(3):
-        logs.configure("again", "INFO")
+        logs.configure("again", "INFO", "again")
     logger.info("once")
     logging.getLogger("theirs").warning("once")
     assert len(lines()) == 2
@@ -281,7 +281,7 @@ def test_second_configure_does_not_duplicate_lines(lines: ReadLines) -> None:
 def test_stream_handler_that_would_duplicate_lines_is_removed() -> None:
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger().addHandler(handler)
-    logs.configure("again", "INFO")
+    logs.configure("again", "INFO", "again")
     assert handler not in logging.getLogger().handlers
 
 
@@ -328,3 +328,46 @@ def test_repeated_opentelemetry_message_passes_once_a_minute(app: Flask, lines: 
     loggers = [line["logger"] for line in lines()]
     assert loggers.count("opentelemetry.exporter.test") == 1
     assert loggers.count("ordinary.module") == 3
+
+
+def test_extra_of_the_standard_library_becomes_fields(app: Flask, lines: ReadLines) -> None:
+    @app.get("/order")
+    def order() -> str:
+        extra = {"order_id": 5, "customer": {"name": "ada"}, "request_id": "theirs", "service": "x", "self": 1}
+        logging.getLogger("theirs").info("order", extra=extra)
+        return ""
+
+    response = app.test_client().get("/order")
+    line, _ = lines()
+    assert (line["order_id"], line["customer"], line["self"]) == (5, {"name": "ada"}, 1)
+    assert (line["service"], line["extra_service"]) == ("ordinary", "x")
+    assert (line["request_id"], line["extra_request_id"]) == (response.headers["X-Request-ID"], "theirs")
+
+
+def test_record_without_extra_has_only_the_standard_fields(app: Flask, lines: ReadLines) -> None:
+    logging.getLogger("theirs").info("plain")
+    (line,) = lines()
+    assert list(line) == ["timestamp", "level", "message", "logger", "service"]
+
+
+def test_stack_info_is_a_field(app: Flask, lines: ReadLines) -> None:
+    logging.getLogger("theirs").info("here", stack_info=True)
+    assert "test_stack_info_is_a_field" in lines()[0]["stack_info"]
+
+
+def test_malformed_baggage_is_logged_once_a_minute(client: FlaskClient, lines: ReadLines) -> None:
+    for _ in range(3):
+        client.get("/things/1", headers={"baggage": "=,;" * 10})
+    messages = [line["message"] for line in lines() if line["level"] == "warning"]
+    assert len(messages) == len(set(messages))
+
+
+def test_levels_of_the_app_stay(app: Flask) -> None:
+    root = logging.getLogger()
+    before = root.level
+    try:
+        root.setLevel(logging.ERROR)
+        logs.configure("again", "INFO", "again")
+        assert root.level == logging.ERROR
+    finally:
+        root.setLevel(before)

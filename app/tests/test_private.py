@@ -1,4 +1,4 @@
-"""Every private attribute that flask_vantage/_private.py uses, by name: an upgrade that removes one fails here."""
+"""Every private attribute that flask_vantage uses, by name: an upgrade that removes one fails here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from loguru import logger
 from waitress import create_server, wasyncore  # type: ignore[import-untyped]
+from waitress.adjustments import Adjustments  # type: ignore[import-untyped]
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
-from waitress.server import MultiSocketServer  # type: ignore[import-untyped]
-from waitress.task import ErrorTask, WSGITask  # type: ignore[import-untyped]
+from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]
+from waitress.receiver import FixedStreamReceiver  # type: ignore[import-untyped]
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask  # type: ignore[import-untyped]
+from waitress.utilities import Error, RequestEntityTooLarge  # type: ignore[import-untyped]
+from werkzeug.exceptions import NotFound
 
 from conftest import APP
 from flask_vantage import _private
@@ -42,8 +46,11 @@ def channel(server: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["_map", "active_channels", "channel_class", "effective_host", "effective_port", "pull_trigger", "task_dispatcher"],
-)
+    [
+        "_map", "active_channels", "add_task", "channel_class", "effective_host", "effective_port", "handle_accept",
+        "pull_trigger", "task_dispatcher",
+    ],
+)  # fmt: skip
 def test_waitress_server_has(server: Any, name: str) -> None:
     assert hasattr(server, name)
 
@@ -51,8 +58,9 @@ def test_waitress_server_has(server: Any, name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "_map", "connected", "error_task_class", "handle_close", "request", "requests", "server", "socket",
-        "task_class", "total_outbufs_len", "will_close",
+        "_map", "addr", "check_client_disconnected", "close_when_flushed", "connected", "error_task_class",
+        "handle_close", "handle_read", "last_activity", "readable", "received", "request", "requests", "requests_lock",
+        "send_continue", "server", "service", "socket", "task_class", "total_outbufs_len", "will_close",
     ],
 )  # fmt: skip
 def test_waitress_channel_has(channel: Any, name: str) -> None:
@@ -68,7 +76,26 @@ def test_waitress_channel_has(channel: Any, name: str) -> None:
         (ErrorTask, "write"),
         (ErrorTask, "status"),
         (ErrorTask, "content_length"),
-        (MultiSocketServer, "close"),
+        (WSGITask, "service"),
+        (WSGITask, "complete"),
+        (WSGITask, "wrote_header"),
+        (WSGITask, "close_on_finish"),
+        (Error("reason"), "body"),
+        (RequestEntityTooLarge, "code"),
+        (RequestEntityTooLarge, "reason"),
+        (HTTPRequestParser, "error"),
+        (HTTPRequestParser, "body_rcv"),
+        (HTTPRequestParser, "close"),
+        (FixedStreamReceiver, "getfile"),
+        (FixedStreamReceiver, "getbuf"),
+        (ThreadedTaskDispatcher, "add_task"),
+        (ThreadedTaskDispatcher, "queue_logger"),
+        (ThreadedTaskDispatcher, "set_thread_count"),
+        (ThreadedTaskDispatcher, "shutdown"),
+        (ThreadedTaskDispatcher(), "queue"),
+        (Adjustments, "channel_request_lookahead"),
+        (Adjustments, "inbuf_overflow"),
+        (Adjustments(), "listen"),
         (wasyncore, "poll2"),
         (wasyncore.dispatcher, "close"),
         (wasyncore.dispatcher, "handle_close"),
@@ -84,13 +111,20 @@ def test_loguru_core_has(name: str) -> None:
     assert hasattr(logger._core, name)  # type: ignore[attr-defined]
 
 
-def test_flask_before_request_funcs_is_a_list_by_blueprint() -> None:
+def test_response_is_complete_only_if_nothing_of_the_app_runs_later() -> None:
+    assert _private.is_complete(Response("text"))
+    assert not _private.is_complete(Response(iter([b"a"])))
+    closed = Response("text")
+    closed.call_on_close(lambda: None)
+    assert not _private.is_complete(closed)
+
+
+def test_page_of_an_http_exception_is_complete() -> None:
     app = Flask("ordinary")
-    calls: list[str] = []
-    app.before_request(lambda: calls.append("app"))
-    _private.insert_before_request(app, lambda: calls.append("vantage"))
-    app.test_client().get("/")
-    assert calls == ["vantage", "app"]
+    with app.test_request_context():
+        response = app.make_response(NotFound())
+    assert not response.is_sequence
+    assert _private.is_complete(response)
 
 
 def test_loguru_with_a_second_handler_is_not_bypassed() -> None:
@@ -107,10 +141,10 @@ def test_packages_with_private_uses_have_an_upper_bound() -> None:
     assert [name for name, bound in bounds.items() if "<" not in bound] == []
 
 
-def test_only_the_private_module_uses_private_names_of_packages() -> None:
+def test_only_the_private_modules_use_private_names_of_packages() -> None:
     found = []
     for path in PACKAGE.glob("*.py"):
-        if path.name == "_private.py":
+        if path.name in ("_private.py", "_waitress.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Attribute) or not re.match(r"_[a-z]", node.attr):

@@ -3,11 +3,33 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, redirect
+from flask import Flask, Response, abort, redirect, request
 from flask.testing import FlaskClient
+from prometheus_client import CollectorRegistry
+from werkzeug.exceptions import HTTPException
 
 from conftest import assert_problem
-from flask_vantage import Problem
+from flask_vantage import Problem, Vantage
+
+
+@pytest.fixture
+def app(registry: CollectorRegistry) -> Flask:
+    app = Flask("problematic")
+    app.config["MAX_CONTENT_LENGTH"] = 1000
+    Vantage(app, registry=registry, problem_details=True)
+    app.add_url_rule("/things/<int:thing>", "thing", lambda thing: {"thing": thing})
+    app.add_url_rule("/things", "add", lambda: request.get_json(), methods=["POST"])
+
+    @app.get("/broken")
+    def broken() -> str:
+        raise LookupError("the secret of the cellar")
+
+    return app
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
 
 
 def test_404_is_problem_json(client: FlaskClient) -> None:
@@ -39,7 +61,7 @@ def test_other_content_type_than_json_is_415(client: FlaskClient) -> None:
 
 
 def test_body_above_the_limit_is_413(client: FlaskClient) -> None:
-    response = client.post("/things", data=b"x" * (1024 * 1024 + 1), content_type="application/json")
+    response = client.post("/things", data=b"x" * 1001, content_type="application/json")
     assert_problem(response, 413)
 
 
@@ -113,3 +135,77 @@ def test_exceptions_propagate_in_testing_mode(app: Flask) -> None:
     app.testing = True
     with pytest.raises(LookupError):
         app.test_client().get("/broken")
+
+
+class _Lazy:
+    def __str__(self) -> str:
+        return "translated late"
+
+
+@pytest.mark.parametrize(
+    ("description", "detail"),
+    [
+        (ValueError("not a number"), "not a number"),
+        (_Lazy(), "translated late"),
+        ({"a"}, "{'a'}"),
+        (b"bad \xff", "bad \ufffd"),
+        ({"name": ["required"]}, {"name": ["required"]}),
+        ({"name": _Lazy}, None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_any_description_keeps_the_status(app: Flask, description: Any, detail: object, accept: str) -> None:
+    app.add_url_rule("/abort", view_func=lambda: abort(400, description))
+    response = app.test_client().get("/abort", headers={"Accept": accept})
+    assert response.status_code == 400
+    if accept == "application/json":
+        found = assert_problem(response, 400)["detail"]
+        assert found == detail if detail is not None else found
+
+
+@pytest.mark.parametrize("first", ["app", "vantage"])
+@pytest.mark.parametrize("handled", [HTTPException, Exception])
+def test_general_handlers_of_the_app_go_first(
+    first: str, handled: type[Exception], registry: CollectorRegistry
+) -> None:
+    app = Flask("ordinary")
+    if first == "vantage":
+        Vantage(app, registry=registry, problem_details=True)
+    app.register_error_handler(handled, lambda error: ({"mine": True}, getattr(error, "code", 500)))
+    if first == "app":
+        Vantage(app, registry=registry, problem_details=True)
+    response = app.test_client().get("/nowhere")
+    assert (response.status_code, response.get_json()) == (404, {"mine": True})
+
+
+def test_exception_with_a_body_of_its_own_keeps_it(app: Flask) -> None:
+    class Teapot(HTTPException):
+        code = 418
+
+        def get_body(self, *_: Any, **__: Any) -> str:
+            return "short and stout"
+
+        def get_headers(self, *_: Any, **__: Any) -> list[tuple[str, str]]:
+            return [("Content-Type", "text/plain")]
+
+    @app.get("/tea")
+    def tea() -> str:
+        raise Teapot
+
+    response = app.test_client().get("/tea")
+    assert (response.status_code, response.mimetype, response.data) == (418, "text/plain", b"short and stout")
+
+
+def test_a_problem_that_is_raised_needs_no_option(registry: CollectorRegistry) -> None:
+    app = Flask("ordinary")
+    Vantage(app, registry=registry)
+
+    @app.get("/busy")
+    def busy() -> str:
+        raise Problem(503, "Later.", left=3, cause=ValueError("x"))
+
+    client = app.test_client()
+    assert assert_problem(client.get("/busy"), 503)["left"] == 3
+    assert client.get("/busy", headers={"Accept": "text/html"}).mimetype == "text/html"
+    assert client.get("/nowhere").mimetype == "text/html"

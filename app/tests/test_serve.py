@@ -6,114 +6,20 @@ import concurrent.futures
 import gc
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
 
 from collector import Collector
-from conftest import SOURCES
 from flask_vantage import Settings, SettingsError
 from flask_vantage.serve import Server, TargetError, load_app
-
-TESTS = Path(__file__).parent
-
-
-class Served:
-    """A running `vantage-serve`."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process = process
-        self.port = port
-        self._output: str | None = None
-
-    def request(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-        finally:
-            connection.close()
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> int:
-        self._output, _ = self.process.communicate(timeout=30)
-        return self.process.returncode
-
-    def lines(self) -> list[dict[str, Any]]:
-        assert self._output is not None, "read the lines after the process has ended"
-        return [json.loads(line) for line in self._output.split("\n") if line]
-
-
-Serve = Callable[..., Served]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def environment(**settings: str) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{SOURCES}{os.pathsep}{TESTS}",
-        "VANTAGE_HOST": "127.0.0.1",
-        "OTEL_SERVICE_NAME": "slow",
-        **settings,
-    }
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    running = Collector()
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    started: list[Served] = []
-
-    def start(target: str = "slow_app:create_app", **settings: str) -> Served:
-        port = free_port()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flask_vantage.serve", target],
-            env=environment(PORT=str(port), **settings),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        served = Served(process, port)
-        started.append(served)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and process.poll() is None:
-            with suppress(OSError):
-                if served.request("GET", "/healthz")[0] == 200:
-                    return served
-            time.sleep(0.05)
-        raise AssertionError(f"the server did not start: {process.poll()}")
-
-    yield start
-    for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
-        served.process.communicate()
+from served import Serve, environment, free_port
 
 
 def wait_for(path: Path) -> None:
@@ -268,7 +174,7 @@ def test_body_up_to_the_limit_passes_and_a_larger_one_is_413(serve: Serve) -> No
 
 
 def test_client_that_keeps_sending_a_large_body_can_read_the_413(serve: Serve) -> None:
-    served = serve(OTEL_TRACES_EXPORTER="none")
+    served = serve(OTEL_TRACES_EXPORTER="none", VANTAGE_MAX_BODY_BYTES="1000000")
     for _ in range(3):
         status, _, body = served.request("POST", "/echo", b"x" * 8_000_000)
         assert (status, json.loads(body)["status"]) == (413, 413)
@@ -279,7 +185,7 @@ def test_client_that_keeps_sending_a_large_body_can_read_the_413(serve: Serve) -
 
 
 def test_much_too_large_body_is_413_before_it_is_sent(serve: Serve) -> None:
-    served = serve(OTEL_TRACES_EXPORTER="none")
+    served = serve(OTEL_TRACES_EXPORTER="none", VANTAGE_MAX_BODY_BYTES="1000000")
     with socket.create_connection(("127.0.0.1", served.port), 10) as connection:
         connection.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -393,6 +299,17 @@ def test_failing_import_inside_the_app_is_not_a_target_error(tmp_path: Path, mon
         load_app("half_installed:app")
     with pytest.raises(TargetError):
         load_app("not_installed:app")
+
+
+def test_target_may_be_an_attribute_of_an_attribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dash keeps its Flask app in `server`."""
+    (tmp_path / "dashboard.py").write_text(
+        "from types import SimpleNamespace\nfrom flask import Flask\napp = SimpleNamespace(server=Flask('dash'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_app("dashboard:app.server").name == "dash"
+    with pytest.raises(TargetError, match=r"app\.missing"):
+        load_app("dashboard:app.missing.server")
 
 
 def test_target_may_be_an_app_or_a_factory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ def test_defaults_need_no_environment() -> None:
     settings = Settings.from_environment({})
     assert settings == Settings()
     assert settings.span_schedule_delay_ms == 1000
-    assert settings.max_body_bytes == 1024 * 1024
+    assert settings.max_body_bytes is None
+    assert settings.trusted_proxies == ()
 
 
 def test_empty_values_count_as_unset() -> None:
@@ -27,6 +28,7 @@ def test_values_are_read() -> None:
             "VANTAGE_LOG_LEVEL": "debug",
             "VANTAGE_TELEMETRY": "off",
             "PORT": "8080",
+            "VANTAGE_TRUSTED_PROXIES": "172.29.0.1, 10.0.0.0/8 fd00::/8",
         }
     )
     assert settings.service_name == "till"
@@ -35,6 +37,7 @@ def test_values_are_read() -> None:
     assert settings.log_level == "DEBUG"
     assert settings.telemetry is False
     assert settings.port == 8080
+    assert [str(network) for network in settings.trusted_proxies] == ["172.29.0.1/32", "10.0.0.0/8", "fd00::/8"]
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
@@ -53,6 +56,8 @@ def test_standard_variables_switch_the_export_off(off: dict[str, str]) -> None:
         ("VANTAGE_THREADS", "8.5"),
         ("VANTAGE_CONNECTION_LIMIT", "-1"),
         ("VANTAGE_MAX_BODY_BYTES", "1MiB"),
+        ("VANTAGE_TRUSTED_PROXIES", "caddy"),
+        ("VANTAGE_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("VANTAGE_STOP_TIMEOUT", "nan"),
         ("VANTAGE_STOP_TIMEOUT", "soon"),
         ("VANTAGE_TELEMETRY", "maybe"),

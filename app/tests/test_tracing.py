@@ -12,9 +12,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from conftest import ReadLines
-from flask_vantage import Settings
+from flask_vantage import Settings, Vantage
 from flask_vantage.metrics import Metrics
 from flask_vantage.tracing import BoundedSpanProcessor, CountingExporter
 
@@ -39,6 +40,26 @@ def test_request_is_one_server_span_with_semantic_conventions(client: FlaskClien
         "http.response.status_code": 200,
         "http.route": "/things/<int:thing>",
     }
+
+
+@pytest.mark.parametrize("first", ["app", "vantage"])
+def test_client_address_is_that_of_proxy_fix(
+    registry: CollectorRegistry, spans: Spans, lines: ReadLines, first: str
+) -> None:
+    app = Flask("proxied")
+
+    def fix() -> None:
+        app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
+
+    if first == "app":
+        fix()
+    Vantage(app, registry=registry)
+    if first == "vantage":
+        fix()
+    app.test_client().get("/", headers={"X-Forwarded-For": "203.0.113.9"})
+    (span,), (line,) = spans(), lines()
+    assert span.attributes is not None
+    assert span.attributes["client.address"] == line["client_address"] == "203.0.113.9"
 
 
 def test_incoming_traceparent_is_continued(client: FlaskClient, spans: Spans) -> None:

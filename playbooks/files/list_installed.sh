@@ -17,7 +17,7 @@ users() {
 }
 
 sed 's/^/package /' "$record" 2>/dev/null || true
-paths=(/etc/systemd/journald.conf.d/vantage.conf /usr/local/lib/vantage /run/vantage /etc/vantage/* /var/cache/vantage/*)
+paths=(/etc/systemd/journald.conf.d/vantage.conf /etc/rsyslog.d/10-vantage.conf /usr/local/lib/vantage /run/vantage /etc/vantage/* /var/cache/vantage/*)
 for unit in $units; do paths+=("/etc/systemd/system/$unit"{,.d,.wants}); done
 for path in "${paths[@]}"; do
   if [ "$path" = /etc/vantage/secrets ]; then continue; fi
@@ -41,8 +41,9 @@ for container in ${units//.service/}; do
   if docker container inspect "$container" >/dev/null 2>&1; then echo "container $container"; fi
 done
 if docker network inspect vantage >/dev/null 2>&1; then echo "network vantage$(users network=vantage)"; fi
-# Former versions of apps that were built here are named by no unit.
-for image in $images $(docker image ls --quiet --filter label=vantage.source); do
+# Former versions of apps that were built here are named by no unit, nor are the packages they were built on.
+for image in $images $(docker image ls --quiet --filter label=vantage.source) \
+  $(docker image ls --quiet --filter 'reference=vantage/*:packages-*'); do
   if docker image inspect "$image" >/dev/null 2>&1; then echo "image $image$(users "ancestor=$image")"; fi
 done
 for name in $(docker ps --all --format '{{.Names}}'); do

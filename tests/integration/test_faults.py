@@ -29,8 +29,8 @@ class Writer:
         vm.sh(f"printf %s {shlex.quote(code)} > /run/vantage-probe.py")
         # LogRateLimitIntervalSec as in our own units.
         vm.sh(
-            f"systemd-run --quiet --unit=vantage-probe-{self.mark} -p LogRateLimitIntervalSec=0 "
-            "/usr/bin/python3 /run/vantage-probe.py"
+            f"systemd-run --quiet --unit=vantage-probe-{self.mark} -p LogRateLimitIntervalSec=1s "
+            "-p LogRateLimitBurst=100000000 /usr/bin/python3 /run/vantage-probe.py"
         )
 
     def stored(self) -> set[int]:

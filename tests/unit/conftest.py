@@ -19,7 +19,7 @@ def plugins() -> None:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """The host that vantage_unit.py and vantage_app.py see: no unit, every unit active, every image with one id."""
     fake = FakeHost(tmp_path, answers={"systemctl show": ACTIVE, "docker image inspect": "sha256:1\n"})
-    for name in ("UNITS", "CONFIG", "STATE"):
+    for name in ("UNITS", "CONFIG", "STATE", "CACHE"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(vantage_unit, name, tmp_path / name)
     monkeypatch.setattr(vantage_unit, "run", fake.run)

@@ -29,7 +29,7 @@ class FakeHost:
     answers: dict[str, str] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
 
-    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
         self.calls.append(argv)
         command = " ".join(argv)
         matches = [start for start in self.answers if command.startswith(start)]

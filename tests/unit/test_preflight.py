@@ -300,6 +300,23 @@ def test_syntax_error_is_reported_with_file_line_and_reason(tmp_path: Path) -> N
     assert "<unknown>" not in problem
 
 
+def test_auto_instrumentation_of_an_image_is_refused_with_both_ways_out() -> None:
+    app = {"name": "hello", "image": "hello:1", "port": 8000, "instrument": "auto"}
+    (problem,) = variables.app_problems([app])
+    for word in ("app hello", "instrument", "'auto'", "hello:1", "source", "opentelemetry-instrument", "Vantage(app)"):
+        assert word in problem
+    assert variables.app_problems([app | {"instrument": "none"}]) == []
+
+
+def test_auto_instrumentation_of_a_dockerfile_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    assert problems_of_source(tmp_path / "blog", flask_app_instrument="auto") == []
+    (tmp_path / "blog/Dockerfile").write_text("FROM docker.io/library/python:3.13-slim\n")
+    (problem,) = problems_of_source(tmp_path / "blog", flask_app_instrument="auto")
+    for word in ("instrument", "'auto'", str(tmp_path / "blog"), "Remove the Dockerfile", "opentelemetry-instrument"):
+        assert word in problem
+    assert problems_of_source(tmp_path / "blog") == []
+
+
 def problems_of_source(
     directory: Path, code: str = "import flask\napp = flask.Flask('x')\n", **given: str
 ) -> list[str]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import collect
+import programs
 import pytest
 from collect import (
     Answer,
@@ -331,3 +333,57 @@ def test_the_role_fails_with_a_fix_and_writes_nothing(
     output = " ".join(done.stdout.split())
     assert all(keyword in output for keyword in keywords), done.stdout + done.stderr
     assert not (tmp_path / "report").exists()
+
+
+OWN = 'http_server_request_duration_seconds_%s{service_name="shop", http_request_method="GET", http_route="/", %s}'
+SPANS = 'traces_span_metrics_%s{service_name="%s", span_kind="SPAN_KIND_SERVER", span_name="GET /", %s}'
+
+
+def test_requests_of_an_app_without_metrics_are_those_of_its_spans_and_no_other_app_counts_twice(
+    tmp_path: Path,
+) -> None:
+    program = programs.find("prometheus", "promtool")
+    steady, series = "0+6x60", {}
+    series[OWN % ("count", 'http_response_status_code="200"')] = steady
+    for le in ("0.5", "1.0", "+Inf"):
+        series[OWN % ("bucket", f'http_response_status_code="200", le="{le}"')] = steady
+    for service in ("shop", "blog", "jaeger"):
+        series[SPANS % ("calls_total", service, 'http_route="/", http_response_status_code="200"')] = steady
+        # All take 0.5 to 1 s.
+        for le, values in (("500.0", "0x60"), ("1000.0", steady), ("+Inf", steady)):
+            series[SPANS % ("duration_milliseconds_bucket", service, f'http_route="/", le="{le}"')] = values
+    series[SPANS % ("calls_total", "blog", 'http_response_status_code="404"')] = steady
+    series[SPANS % ("calls_total", "blog", 'http_route="/", status_code="STATUS_CODE_ERROR"')] = steady
+    requests = "sum by (service_name, http_request_method, http_route, http_response_status_code)"
+    get = 'service_name="{}", http_request_method="GET", http_route="{}", http_response_status_code="{}"'
+    exprs = {
+        f"{requests} ({collect.OVER_WINDOW['requests']})": {
+            get.format("blog", "/", 200): 120,
+            get.format("blog", "/", 500): 120,
+            get.format("blog", "_unmatched", 404): 120,
+            get.format("shop", "/", 200): 120,
+        },
+        f"count by (service_name) ({collect.OVER_WINDOW['span_buckets']})": {'service_name="blog"': 3},
+        collect.OVER_WINDOW["p99"]: {'service_name="blog"': 0.995, 'service_name="shop"': 0.495},
+        collect.OVER_TIME["rate"]: {'service_name="blog"': 1.2, 'service_name="shop"': 0.4},
+        collect.OVER_TIME["failed"]: {'service_name="blog"': 0.4},
+        collect.OVER_TIME["refused"]: {'service_name="blog"': 0.4},
+        collect.OVER_TIME["p95"]: {'service_name="blog"': 0.975, 'service_name="shop"': 0.475},
+    }
+    test = {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"round({query.replace('$w', '300s').replace('$rate', '300s')}, 0.001)",
+                "eval_time": "10m",
+                "exp_samples": [{"labels": f"{{{labels}}}", "value": value} for labels, value in samples.items()],
+            }
+            for query, samples in exprs.items()
+        ],
+    }
+    (tmp_path / "test.yml").write_text(json.dumps({"evaluation_interval": "15s", "rule_files": [], "tests": [test]}))
+    result = subprocess.run(
+        [program, "test", "rules", "test.yml"], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -49,6 +49,39 @@ def test_failures_are_blamed_on_the_service_they_begin_in() -> None:
     assert len(cause.traces) == 3
 
 
+def only_spans(data: dict[str, Any], service: str) -> None:
+    """Of the service, only the spans are known: Jaeger counts them, in milliseconds."""
+    for window in ("short", "base", "long"):
+        series = data["metrics"][f"buckets@{window}"]["series"]
+        mine = [one for one in series if one["metric"]["service_name"] == service]
+        data["metrics"][f"buckets@{window}"]["series"] = [one for one in series if one not in mine]
+        vector(
+            data,
+            f"span_buckets@{window}",
+            [({**one["metric"], "le": str(float(one["metric"]["le"]) * 1000)}, float(one["value"][1])) for one in mine],
+        )
+    data["metrics"]["up"]["series"] = [
+        one for one in data["metrics"]["up"]["series"] if one["metric"]["service_name"] != service
+    ]
+
+
+def test_service_without_metrics_of_its_own_is_judged_by_its_spans() -> None:
+    data = system()
+    requests(data, "warehouse", "short", {"200": 480, "500": 120}, 0.4)
+    only_spans(data, "warehouse")
+    dataset = Dataset(data)
+    assert dataset.services["warehouse"].all["short"].quantile(0.5) == pytest.approx(0.37, abs=0.02)
+    assert [name for name, service in dataset.services.items() if service.of_spans] == ["warehouse"]
+    findings = found(data)
+    assert {("errors", "warehouse"), ("latency", "warehouse")} <= set(findings)
+    assert "traces_span_metrics_calls_total{span_kind=" in findings["errors", "warehouse"].query
+    assert "traces_span_metrics_duration_milliseconds_bucket{" in findings["latency", "warehouse"].query
+    assert findings["latency", "warehouse"].query.endswith(" / 1000")
+    (warning,) = data_quality_warnings(dataset)
+    assert "warehouse" in warning
+    assert "spans" in warning
+
+
 def test_five_failures_of_twelve_hundred_are_no_finding() -> None:
     data = system()
     requests(data, "warehouse", "short", {"200": 1195, "500": 5}, 0.004)

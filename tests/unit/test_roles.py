@@ -124,7 +124,8 @@ def test_template_renders_with_defaults_alone_and_says_who_manages_it(template: 
         given = {"container_service": {"name": "probe", "image": "probe:1", "user": "1:1"}}
         given["service"] = Host(role, **given).value(trust_as_template("{{ __container_service }}"))
     if role == "flask_app":
-        given = {"__flask_app_recipe": {"base": "/srv/app", "instrument": "auto", "object": "app:app"}}
+        given = {"__flask_app_recipe": {"python_path": ["/srv/app"], "instrument": "auto", "object": "app:app"}}
+        given["__flask_app_packages_image"] = "vantage/probe:packages-0"
     text = Host(role).render(template, **given)
     assert "Ansible managed" in text
     # What is left are templates of the engines themselves.
@@ -175,6 +176,27 @@ def test_unit_command_is_one_unbroken_line(role: str) -> None:
     end = next(i for i in range(start, len(lines)) if not lines[i].endswith("\\"))
     assert all(line.strip() != "\\" and line.strip() for line in lines[start : end + 1])
     assert lines[end + 1].startswith("# Not fatal"), lines[start : end + 2]
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_unit_of_an_engine_has_no_proxies_and_no_limit_of_lines(role: str) -> None:
+    text = unit(role)
+    # 0 would be journald's default: 10,000 lines in 30 s.
+    assert "\nLogRateLimitIntervalSec=1s\n" in text
+    assert int(re.search(r"^LogRateLimitBurst=(\d+)$", text, re.MULTILINE)[1]) >= 10**8  # type: ignore[index]
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        assert f"--env={name}= " in text
+    assert "NO_PROXY" not in text
+
+
+def test_unit_of_an_app_keeps_its_proxies_and_its_own_exceptions() -> None:
+    text = unit("loki", changes={"proxy": True, "environment": {"no_proxy": "db"}})
+    assert "--env=NO_PROXY " in text
+    assert "--env=no_proxy=db " in text
+    assert "--env=no_proxy " not in text
+    assert "HTTP_PROXY" not in text
+    assert "\nEnvironmentFile=-/run/vantage/loki.env\n" in text
+    assert "\nNoProxy=172.29.238.0/24\n" in text
 
 
 def test_unit_keeps_percent_and_dollar_of_a_value() -> None:

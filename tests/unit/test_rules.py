@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import re
 import shutil
@@ -21,8 +22,14 @@ CASES = sorted((ROOT / "tests/rules").glob("*.yml"))
 RUNBOOKS = ROOT / "docs/runbooks.md"
 
 
+# An app that Prometheus does not scrape, beside the demo shop.
+BLOG = {"name": "blog", "image": "blog:1", "port": 8002, "metrics": False}
+
+
 def render(**given: Any) -> str:
-    return Host("prometheus", **given).render(RULES)
+    host = Host("prometheus", **given)
+    shop = host.value(host.variables["vantage_apps"])
+    return Host("prometheus", **{"vantage_apps": [*shop, BLOG], **given}).render(RULES)
 
 
 @functools.cache
@@ -138,6 +145,27 @@ def test_memory_limits_follow_the_inventory() -> None:
     assert found["storefront"] == "vector(268435456)"
     assert {"node-exporter", "prometheus", "grafana"} <= set(found)
     assert not {"flask-app", "container-service"} & set(found)
+
+
+def test_buckets_of_spans_and_of_requests_are_the_same() -> None:
+    jaeger = Host("jaeger")
+    config = jaeger.value(jaeger.variables["__jaeger_config"])
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1}
+    written = config["connectors"]["spanmetrics"]["histogram"]["explicit"]["buckets"]
+    of_spans = [float(n) * units[unit] for n, unit in (re.fullmatch(r"(\d+)(us|ms|s)", b).groups() for b in written)]
+    source = ast.parse((ROOT / "app/src/flask_vantage/metrics.py").read_text(encoding="utf-8"))
+    (of_requests,) = [
+        ast.literal_eval(node.value)
+        for node in source.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DURATION_BUCKETS"
+    ]
+    assert of_spans == pytest.approx(list(of_requests))
+    assert Host("prometheus").variables["__prometheus_span_buckets"] == list(of_requests)
+
+
+def test_app_that_is_not_scraped_may_have_objectives_of_its_own() -> None:
+    text = render(prometheus_slos=[{"service": "blog", "availability_percent": 99.0}])
+    assert 'vector(0.99) and on () sum(traces_span_metrics_calls_total{service_name="blog"' in text
 
 
 def test_objectives_of_an_unknown_app_are_refused() -> None:

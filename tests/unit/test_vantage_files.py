@@ -100,6 +100,19 @@ def test_message_contains_the_output_of_the_checker(place: Runner) -> None:
     assert "no-such-place" in result["msg"]
 
 
+def test_a_checker_that_explains_itself_is_quoted_alone(place: Runner) -> None:
+    check = "sh -c 'echo the canary failed >&2; test -s /no-such-place && test -s %s'"
+    result = place(files=[place.file("unit", "x", validate=check, explained=True)])
+    assert result["msg"] == "the canary failed"
+    assert not (place.etc / "unit").exists()
+
+
+def test_what_apply_says_to_stderr_is_a_warning(place: Runner) -> None:
+    result = place(files=[], apply=["sh", "-c", "echo hello restart; echo it was rolled back >&2"])
+    assert result.get("applied") == "hello restart\n", result
+    assert result["warnings"] == ["it was rolled back"]
+
+
 def test_prune_removes_files_of_earlier_versions(place: Runner) -> None:
     (place.etc / "old.json").write_text("{}")
     (place.etc / "folder").mkdir()

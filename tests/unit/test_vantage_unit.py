@@ -36,6 +36,8 @@ Reload={reload}
 """
 REPLICA = "[X-Vantage]\nOwner=flask_app\nReplicaOf=hello\nImage=hello:1\nReadyUrl=\nReload=false\n"
 DEAD = "http://127.0.0.1:9/"
+# The real one; each test has a fake in its place.
+RUN = vantage_unit.run
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +167,10 @@ class Answer(BaseHTTPRequestHandler):
     status = 200
 
     def do_GET(self) -> None:
-        self.send_response(self.status)
+        status = 200 if self.path == "/login" else self.status
+        self.send_response(status)
+        if 300 <= status < 400:
+            self.send_header("Location", "/login")
         self.end_headers()
         self.wfile.write(b"not yet")
 
@@ -194,6 +199,93 @@ def test_ready_waits_for_what_the_url_answers(
     assert main(["ready", "loki"]) == code
     assert problem in capsys.readouterr().err
     assert vantage_unit.read_state("loki")["ready"] is (code == 0)
+
+
+@pytest.mark.parametrize("server", [302], indirect=True)
+def test_a_redirect_to_a_page_that_answers_is_not_ready(server: str) -> None:
+    problem = vantage_unit.probe(server)
+    assert "302" in problem
+    assert "/login" in problem
+
+
+@pytest.mark.parametrize(
+    ("server", "is_ready"), [(302, True), (401, True), (404, True), (500, False), (503, False)], indirect=["server"]
+)
+def test_any_answer_below_500_is_ready_where_the_unit_says_so(host: FakeHost, server: str, is_ready: bool) -> None:
+    host.write_unit("loki", LOKI.format(url=server, reload="false") + "ReadyBelow=500\n")
+    assert (main(["ready", "loki"]) == 0) is is_ready
+
+
+def test_a_wait_of_the_unit_is_not_waited_a_second_time(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_loki(host, url=DEAD)
+    host.answers["systemctl show vantage-loki.service --property=MainPID"] = "7\n"
+    main(["pre-start", "loki"])
+    assert main(["ready", "loki"]) == 1
+    monkeypatch.setattr(vantage_unit, "wait_until_ready", lambda _: pytest.fail("it waits again"))
+    with pytest.raises(vantage_unit.UnitError, match="within 0 s"):
+        vantage_unit.record_ready("loki")
+
+
+def test_the_next_run_waits_from_the_beginning(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_loki(host, url=DEAD)
+    host.answers["systemctl show vantage-loki.service --property=MainPID"] = "7\n"
+    main(["pre-start", "loki"])
+    main(["ready", "loki"])
+    monkeypatch.setattr(vantage_unit, "wait_until_ready", lambda _: "")
+    assert main(["apply", "loki"]) == 0
+    assert vantage_unit.read_state("loki")["ready"] is True
+
+
+HELLO = """
+[Service]
+ExecStart=/usr/bin/docker run --name=vantage-hello --publish=127.0.0.1:9:8000 hello:1
+[X-Vantage]
+Owner=flask_app
+Image=hello:1
+ReadyUrl={url}
+ReadySeconds=60
+"""
+
+
+@pytest.mark.parametrize(
+    ("listening", "words"),
+    [
+        (["0.0.0.0:5000"], ["8000 is closed", "5000", "container_port"]),
+        (["127.0.0.1:8000"], ["127.0.0.1:8000", "0.0.0.0:8000"]),
+        (["127.0.0.1:5000"], ["127.0.0.1:5000", "0.0.0.0:8000"]),
+    ],
+)
+def test_an_app_on_a_wrong_port_is_told_before_its_time_is_over(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, listening: list[str], words: list[str]
+) -> None:
+    host.write_unit("hello", HELLO.format(url=DEAD))
+    monkeypatch.setattr(vantage_unit, "HOPELESS_SECONDS", 0.1)
+    monkeypatch.setattr(vantage_unit, "listening_addresses", lambda _: listening)
+    problem = vantage_unit.wait_until_ready("hello")
+    for word in words:
+        assert word in problem
+
+
+@pytest.mark.parametrize("server", [404], indirect=True)
+def test_a_wrong_health_path_is_told_before_its_time_is_over(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    host.write_unit("hello", HELLO.format(url=server))
+    monkeypatch.setattr(vantage_unit, "HOPELESS_SECONDS", 0.1)
+    problem = vantage_unit.wait_until_ready("hello")
+    assert "404" in problem
+    assert "health_path" in problem
+
+
+def test_output_that_is_not_utf8_is_read() -> None:
+    done = RUN("printf", r"Datenbank f\344llt aus")
+    assert done.stdout == "Datenbank f\N{REPLACEMENT CHARACTER}llt aus"
+
+
+def test_a_unit_file_that_is_not_utf8_is_listed(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    (host.units / "vantage-old.service").write_bytes(b"# f\xe4llt\n[X-Vantage]\nOwner=old\n")
+    assert main(["list", "--json", "--no-probe"]) == 0
+    assert [one["service"] for one in json.loads(capsys.readouterr().out)] == ["loki", "old"]
 
 
 def test_a_closed_port_is_reported_as_refused() -> None:
@@ -431,6 +523,7 @@ def test_list_describes_each_unit(host: FakeHost, capsys: pytest.CaptureFixture[
         "readiness": {"url": DEAD, "ready": False},
         "state": {"active": "active", "sub": "running", "restarts": 0},
         "pending": "restart",
+        "rollback": "",
     }
     assert (hello["service"], hello["app"], hello["replica"], hello["pending"]) == ("hello", "hello", 1, None)
     assert (replica["service"], replica["app"], replica["replica"]) == ("hello-2", "hello", 2)
@@ -516,3 +609,49 @@ def test_every_command_is_covered_by_the_check_mode_test() -> None:
     program = ROLES / "container_service/files/vantage_unit.py"
     shown = subprocess.run([sys.executable, program, "--help"], check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"^    ([a-z]\S*)", shown, re.MULTILINE)) == {*CHANGING, *READING}
+
+
+# Proxies of Docker's client config -------------------------------------------------------------------------------------
+
+PROXIED = """ExecStart=/usr/bin/docker run --rm --env=NO_PROXY --env=no_proxy blog:1
+
+[X-Vantage]
+Image=blog:1
+NoProxy=172.29.238.0/24,10.0.0.9
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        ('{"proxies": {"default": {"httpProxy": "http://p", "noProxy": "localhost, .example.org"}}}', ".example.org"),
+        ('{"auths": {}}', "127.0.0.1"),
+        ("{broken", "127.0.0.1"),
+        (None, "127.0.0.1"),
+    ],
+)
+def test_services_of_the_network_are_reached_without_a_proxy(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, config: str | None, first: str
+) -> None:
+    monkeypatch.setattr(vantage_unit, "CLIENT", host.root / "config.json")
+    if config:
+        vantage_unit.CLIENT.write_text(config)
+    for name in ("jaeger", "shop-2"):
+        host.write_unit(name, "\n[X-Vantage]\nImage=x\n")
+    host.write_unit("blog", PROXIED)
+    vantage_unit.pre_start("blog")
+    text = (vantage_unit.STATE / "blog.env").read_text()
+    values = dict(line.split("=", 1) for line in text.splitlines())
+    assert values["NO_PROXY"] == values["no_proxy"]
+    entries = values["NO_PROXY"].strip('"').split(",")
+    assert {"localhost", "jaeger", "blog", "shop-2", "vantage-shop-2", "172.29.238.0/24", "10.0.0.9"} < set(entries)
+    assert entries[1] == first
+    assert len(entries) == len(set(entries))
+    # The canary gets the same: its `docker run` has no environment file.
+    assert f"--env=NO_PROXY={','.join(entries)}" in vantage_unit.Unit.load("blog").docker_arguments
+
+
+def test_service_without_proxies_needs_no_environment_file(host: FakeHost) -> None:
+    host.write_unit("loki", "\n[X-Vantage]\nImage=x\n")
+    vantage_unit.pre_start("loki")
+    assert not (vantage_unit.STATE / "loki.env").exists()

@@ -9,7 +9,7 @@ import yaml
 from ansible.template import trust_as_template
 from rendering import ROLES, Host
 
-TASKS = yaml.safe_load((ROLES / "verify/tasks/main.yml").read_text(encoding="utf-8"))
+TASKS = yaml.safe_load((ROLES / "verify/tasks/request.yml").read_text(encoding="utf-8"))
 HOP = "verify failed at hop 'log': no line in Loki within 30 s. See journalctl."
 
 
@@ -21,9 +21,18 @@ HOP = "verify failed at hop 'log': no line in Loki within 30 s. See journalctl."
         {"stdout_lines": ["app 0.1 trace", HOP], "stderr_lines": ["Shared connection to 10.0.0.3 closed."]},
         {"stdout_lines": [HOP], "stderr_lines": ["Connection to 10.0.0.3 closed."]},
         {"stdout_lines": [HOP], "stderr_lines": ["Warning: Permanently added '10.0.0.3' (ED25519) to the list."]},
+        {"stdout_lines": [HOP, "bash: warning: shell level"], "stderr_lines": []},
         {"msg": HOP},
     ],
-    ids=["apart", "over a terminal", "over SSH", "not multiplexed", "a new host", "not run at all"],
+    ids=[
+        "apart",
+        "over a terminal",
+        "over SSH",
+        "not multiplexed",
+        "a new host",
+        "a terminal that talks",
+        "not run at all",
+    ],
 )
 def test_message_is_the_hop_that_failed(result: dict[str, Any]) -> None:
     (message,) = [task["ansible.builtin.fail"]["msg"] for task in TASKS if "ansible.builtin.fail" in task]

@@ -18,7 +18,13 @@ from vantage_tools.paths import ROOT
 from vantage_tools.process import capture
 from vantage_tools.vm.cli import DEVELOPMENT
 
-PLAYBOOKS = ("site.yml", "playbooks/verify.yml", "playbooks/report.yml", "playbooks/uninstall.yml")
+PLAYBOOKS = (
+    "site.yml",
+    "playbooks/verify.yml",
+    "playbooks/report.yml",
+    "playbooks/rollback.yml",
+    "playbooks/uninstall.yml",
+)
 # Checks by tools that only their own kind of VM needs. Any other tool that is missing is a failure.
 OPTIONAL = {
     "cloud-init schema --config-file tools/machines/cloud-init/user-data": "vantage host-tools seed",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from opentelemetry.trace import INVALID_SPAN, Span
 
@@ -18,7 +20,10 @@ class RequestState:
     """One request, from its arrival to its access line."""
 
     method: str
+    # `method`, or one value for all that are unknown.
+    method_label: str
     path: str
+    environ: Mapping[str, Any]
     client_address: str | None
     request_id: str
     started: float
@@ -29,7 +34,11 @@ class RequestState:
     sampled: bool = False
     route: str | None = None
     status: int = 500
-    complete: bool = False
+    # The body exists already; otherwise it is generated while it is sent.
+    is_complete: bool = False
+    # What the app's own handler or Flask answered; an error only if the answer is a 5xx.
+    handled: BaseException | None = None
+    # What made the request fail.
     exception: BaseException | None = None
 
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flask import Response, json
+from flask import Flask, Response, json
 from loguru import logger
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 # Fails by raising or by returning False. It must limit its own time.
 ReadinessCheck = Callable[[], object]
@@ -25,8 +26,11 @@ class Health:
         """Answer 200 as long as the process answers at all."""
         return _no_store({"status": "ok"}, 200)
 
-    def ready(self) -> Response:
-        """Answer 200, or 503 with the failed checks or while the server is stopping."""
+    def ready(self, app: Flask) -> Response:
+        """Answer 200, or 503 with the failed checks or while the server is stopping.
+
+        Each check runs in a context of `app`, so that a failing teardown is a failure of its check.
+        """
         if self.draining:
             return _no_store({"status": "stopping", "checks": {}}, 503)
         checks: dict[str, Any] = {}
@@ -35,8 +39,10 @@ class Health:
             started = time.perf_counter()
             result: dict[str, Any] = {"status": "ok"}
             try:
-                if check() is False:
-                    raise RuntimeError("the check returned False")
+                # Probes are not traced: each call of a check would be a trace of its own.
+                with suppress_instrumentation(), app.app_context():
+                    if check() is False:
+                        raise RuntimeError("the check returned False")
             except Exception as error:  # noqa: BLE001 - any failure means not ready
                 failed.add(name)
                 # The reason goes to the log; the endpoint may be public.

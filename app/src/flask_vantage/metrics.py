@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 
-from flask import Response, request
+from flask import Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
@@ -79,13 +79,31 @@ class Metrics:
         )
         self.span_queue_length = Gauge("vantage_span_queue_length", "Spans that wait for export.", registry=registry)
 
+    @cached_property
+    def server_threads(self) -> tuple[Gauge, Gauge, Gauge]:
+        """The number of threads of vantage-serve, of busy ones, and of requests that wait for one.
+
+        Created by vantage-serve: under another server these would show nothing true.
+        """
+        names = {
+            "vantage_server_threads": "Threads that answer the app's requests.",
+            "vantage_server_busy_threads": "Threads that are answering a request now.",
+            "vantage_server_waiting_requests": "Requests that wait for a thread.",
+        }
+        threads, busy, waiting = (Gauge(name, text, registry=self.registry) for name, text in names.items())
+        return threads, busy, waiting
+
     def observe(self, method: str, route: str, status: int, seconds: float, exemplar: dict[str, str] | None) -> None:
         """Count one request that took `seconds`; `exemplar` has the labels trace_id and span_id."""
         self._duration(method, route, status).observe(seconds, exemplar)
 
-    def response(self) -> Response:
-        """Answer a scrape: OpenMetrics when the Accept header asks for it, else plain text."""
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    def observe_unmatched(self, method: str, status: int, seconds: float) -> None:
+        """Count a request that the server answered itself."""
+        self.observe(method_label(method), UNMATCHED_ROUTE, status, seconds, None)
+
+    def response(self, accept: str) -> Response:
+        """Answer a scrape: OpenMetrics when the header `accept` asks for it, else plain text."""
+        encode, content_type = choose_encoder(accept)
         return Response(encode(self.registry), content_type=content_type)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from loguru import logger
 from opentelemetry import context as otel_context
@@ -18,15 +19,19 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from flask_vantage import logs
 from flask_vantage.context import RequestState, choose_request_id, current_request
-from flask_vantage.logs import exception_fields, log_access
+from flask_vantage.endpoints import METHODS as QUIET_METHODS
+from flask_vantage.logs import ACCESS_LOGGER, exception_fields, log_access
 from flask_vantage.metrics import OTHER_METHOD, UNMATCHED_ROUTE, Metrics, method_label
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# The `logger` of access lines.
-ACCESS_LOGGER = "flask_vantage.access"
+_T = TypeVar("_T")
+
+# Headers that are added to each response, unless the app has set them.
+_IDENTITY_HEADERS = frozenset(("x-request-id", "x-trace-id"))
 
 
 class TelemetryMiddleware:
@@ -37,36 +42,48 @@ class TelemetryMiddleware:
         self._metrics = metrics
         self._tracer = tracer
         self._quiet_paths = quiet_paths
+        self._is_first = True
         fields = propagate.get_global_textmap().fields
         self._context_headers = [(name, "HTTP_" + name.upper().replace("-", "_")) for name in fields]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        raw_path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if self._is_first:
+            # The app may have configured logging after the extension was set up.
+            self._is_first = False
+            try:
+                logs.attach()
+            except Exception as error:  # noqa: BLE001 - telemetry must never fail a request
+                logger.opt(exception=error).error("Cannot take over the app's log handlers.")
+        path_info, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
+        raw_path = environ.get("SCRIPT_NAME", "") + path_info
         # WSGI hands over the path's bytes as latin-1 text.
         path = raw_path if raw_path.isascii() else raw_path.encode("latin-1", "replace").decode("utf-8", "replace")
         state = RequestState(
-            method=environ["REQUEST_METHOD"],
+            method=method,
+            method_label=method_label(method),
             path=path,
+            environ=environ,
             client_address=environ.get("REMOTE_ADDR"),
             request_id=choose_request_id(environ.get("HTTP_X_REQUEST_ID")),
             started=time.perf_counter(),
-            quiet=path in self._quiet_paths,
+            quiet=path_info in self._quiet_paths and method in QUIET_METHODS,
         )
         identity = [("X-Request-ID", state.request_id)]
-        context_token = None
+        context = context_token = None
         if not state.quiet:
             context = self._start_span(state, environ)
             context_token = otel_context.attach(context)
             if state.trace_id is not None:
                 identity.append(("X-Trace-Id", state.trace_id))
-            self._metrics.active(method_label(state.method)).inc()
+            self._metrics.active(state.method_label).inc()
         request_token = current_request.set(state)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             state.status = int(status[:3])
-            # With a known length the body exists already; without, it is still to be generated.
-            state.complete = any(name.lower() == "content-length" for name, _ in headers)
-            return start_response(status, headers + identity, exc_info)
+            added, names = identity, {name.lower() for name, _ in headers}
+            if not names.isdisjoint(_IDENTITY_HEADERS):
+                added = [header for header in identity if header[0].lower() not in names]
+            return start_response(status, headers + added, exc_info)
 
         try:
             body = self._app(environ, cast("StartResponse", start))
@@ -79,15 +96,15 @@ class TelemetryMiddleware:
             current_request.reset(request_token)
             if context_token is not None:
                 otel_context.detach(context_token)
-        if state.complete:
+        if state.is_complete or type(body) in (list, tuple) or _is_file(body, environ):
             self._finish(state)
             return body
-        return _StreamedBody(body, state, self._finish)
+        return _StreamedBody(body, state, context or otel_context.get_current(), self._finish)
 
     def _start_span(self, state: RequestState, environ: WSGIEnvironment) -> Context:
         headers = {name: environ[key] for name, key in self._context_headers if key in environ}
         context = propagate.extract(headers, Context()) if headers else Context()
-        method = method_label(state.method)
+        method = state.method_label
         # https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
         # The query is left out because it may hold secrets. Recommended attributes that are the same in all spans of a
         # service are left out because each costs about 3 µs in the export.
@@ -112,7 +129,13 @@ class TelemetryMiddleware:
 
     def _finish(self, state: RequestState) -> None:
         seconds = time.perf_counter() - state.started
+        if state.exception is None and state.status >= 500:
+            state.exception = state.handled
         try:
+            # ProxyFix of the app has put the client's address there.
+            if (address := state.environ.get("REMOTE_ADDR")) != state.client_address:
+                state.client_address = address
+                state.span.set_attribute("client.address", address or "")
             if not state.quiet:
                 self._record(state, seconds)
             _log_request(state, seconds)
@@ -120,7 +143,7 @@ class TelemetryMiddleware:
             logger.opt(exception=error).error("Cannot record a request.")
 
     def _record(self, state: RequestState, seconds: float) -> None:
-        method = method_label(state.method)
+        method = state.method_label
         self._metrics.active(method).dec()
         exemplar = None
         if state.sampled and state.trace_id and state.span_id:
@@ -132,10 +155,10 @@ class TelemetryMiddleware:
             if state.route is not None:
                 span.set_attribute("http.route", state.route)
                 span.update_name(f"{'HTTP' if method == OTHER_METHOD else method} {state.route}")
-            if state.exception is not None:
-                span.record_exception(state.exception)
-            if state.status >= 500:
-                error = state.exception
+            error = state.exception
+            if error is not None:
+                span.record_exception(error)
+            if error is not None or state.status >= 500:
                 span.set_attribute("error.type", str(state.status) if error is None else type(error).__qualname__)
                 span.set_status(Status(StatusCode.ERROR))
         span.end()
@@ -151,7 +174,7 @@ def _log_request(state: RequestState, seconds: float) -> None:
         "trace_id": state.trace_id,
         "span_id": state.span_id,
         "request_id": state.request_id,
-        "http_request_method": method_label(state.method),
+        "http_request_method": state.method_label,
         "http_route": state.route or UNMATCHED_ROUTE,
         "url_path": state.path,
         "http_response_status_code": state.status,
@@ -165,33 +188,62 @@ def _log_request(state: RequestState, seconds: float) -> None:
     if state.exception is not None:
         level = "error"
         fields.update(exception_fields(state.exception))
+        # For vantage-serve, which logs an exception that no line has.
+        with suppress(AttributeError):
+            state.exception.is_logged = True  # type: ignore[attr-defined]
     log_access(level, ACCESS_LOGGER, f"{state.method} {state.path} {state.status}", fields)
 
 
-class _StreamedBody:
-    """A body of unknown length: the request ends when the server closes it, sent or abandoned."""
+def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Tell whether the server sends `body` by itself, as a file; it does so only with the object it made."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
 
-    def __init__(self, body: Iterable[bytes], state: RequestState, finish: Callable[[RequestState], None]) -> None:
+
+class _StreamedBody:
+    """A body that is generated while it is sent: the request ends when the server closes it, sent or abandoned.
+
+    The request is the current one whenever code of the app runs. That a client leaves is no error: it closes the body.
+    """
+
+    def __init__(
+        self, body: Iterable[bytes], state: RequestState, context: Context, finish: Callable[[RequestState], None]
+    ) -> None:
         self._body = body
         self._state = state
+        self._context = context
         self._finish = finish
         self._finished = False
 
     def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._body
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._state.exception = error
-            raise
+        self._next: Callable[[], bytes] = self._run(lambda: iter(self._body)).__next__
+        return self
+
+    def __next__(self) -> bytes:
+        return self._run(self._next)
 
     def close(self) -> None:
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
-                close()
+                self._run(close)
         finally:
             if not self._finished:
                 self._finished = True
                 self._finish(self._state)
+
+    def _run(self, function: Callable[[], _T]) -> _T:
+        request_token = current_request.set(self._state)
+        context_token = otel_context.attach(self._context)
+        try:
+            return function()
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._state.exception = error
+            raise
+        finally:
+            # A span that a generator keeps open while it yields is current again when it goes on.
+            self._context = otel_context.get_current()
+            otel_context.detach(context_token)
+            current_request.reset(request_token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -72,6 +73,17 @@ def _number(kind: type[int] | type[float], low: float, high: float, fix: str = "
     return parse
 
 
+def _networks(variable: str, text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    networks = []
+    for part in text.replace(",", " ").split():
+        try:
+            networks.append(ip_network(part))
+        except ValueError as error:
+            fix = "Use addresses or networks, e.g. 172.29.0.1, 10.0.0.0/8"
+            raise SettingsError(variable, f"not an address or a network: {part!r} ({error})", fix) from None
+    return tuple(networks)
+
+
 def _resource_attributes(variable: str, text: str) -> None:
     for pair in text.split(","):
         key, equals, _ = pair.partition("=")
@@ -111,11 +123,12 @@ class Settings:
         "OTEL_EXPORTER_OTLP_PROTOCOL",
     )
     export_endpoint: str = "http://localhost:4318/v1/traces"
-    max_body_bytes: int = _setting(1024 * 1024, _number(int, 1, 1024 * 1024 * 1024), "VANTAGE_MAX_BODY_BYTES")
+    max_body_bytes: int | None = _setting(None, _number(int, 1, 2**40), "VANTAGE_MAX_BODY_BYTES")
     host: str = _setting("0.0.0.0", _text, "VANTAGE_HOST")
     port: int = _setting(8000, _number(int, 1, 65535), "PORT")
     threads: int = _setting(8, _number(int, 1, 256), "VANTAGE_THREADS")
-    connection_limit: int = _setting(200, _number(int, 1, 10_000), "VANTAGE_CONNECTION_LIMIT")
+    connection_limit: int = _setting(1000, _number(int, 1, 10_000), "VANTAGE_CONNECTION_LIMIT")
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting((), _networks, "VANTAGE_TRUSTED_PROXIES")
     stop_timeout: float = _setting(20.0, _number(float, 2, 600), "VANTAGE_STOP_TIMEOUT")
     tune_gc: bool = _setting(True, _switch, "VANTAGE_TUNE_GC")
 

@@ -13,7 +13,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from urllib3 import HTTPConnectionPool
 
 from flask_vantage.metrics import Metrics
 from flask_vantage.settings import Settings, SettingsError
@@ -145,27 +144,6 @@ def obtain_provider(settings: Settings, metrics: Metrics, app_name: str) -> trac
         provider.add_span_processor(BoundedSpanProcessor(exporter, settings))
     trace.set_tracer_provider(provider)
     return provider
-
-
-def instrument_clients() -> None:
-    """Give outgoing HTTP calls a client span and a traceparent header, once per process.
-
-    requests and most client libraries are built on urllib3, so this covers them too.
-    """
-    # The instrumentation reads this at import; without it, it uses the attribute names of before 2023.
-    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
-    from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
-
-    instrumentor = URLLib3Instrumentor()
-    if not instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.instrument(request_hook=_add_server_address)
-
-
-def _add_server_address(span: trace.Span, pool: HTTPConnectionPool, _: object) -> None:
-    # The instrumentation sets url.full only; a service graph needs the called host by itself.
-    span.set_attribute("server.address", pool.host)
-    if pool.port:
-        span.set_attribute("server.port", pool.port)
 
 
 def shut_down(timeout: float) -> bool:

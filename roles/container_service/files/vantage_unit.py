@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
+import io
 import json
 import os
 import shlex
@@ -27,20 +29,35 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 UNITS = Path("/etc/systemd/system")
 CONFIG = Path("/etc/vantage")
 STATE = Path("/run/vantage")
+CACHE = Path("/var/cache/vantage")
 JOURNALD = Path("/etc/systemd/journald.conf.d/vantage.conf")
+RSYSLOG = Path("/etc/rsyslog.d/10-vantage.conf")
 DAEMON = Path("/etc/docker/daemon.json")
+CLIENT = Path("/root/.docker/config.json")
 APP_OWNER = "flask_app"
 RELOAD_SECONDS = 20.0
+# A wrong port and a wrong health path do not mend themselves: an app that starts slowly may change them for this long.
+HOPELESS_SECONDS = 10.0
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer: followed, a login page would make an app ready that is not."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 # Localhost is never behind a proxy, whatever the environment says.
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
 
 
 class UnitError(Exception):
@@ -55,8 +72,29 @@ def unit_path(service: str) -> Path:
     return UNITS / unit_name(service)
 
 
-def run(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def run(*argv: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a command; bytes of its output that are not UTF-8, as a log may have, become replacement characters."""
+    return subprocess.run(
+        argv,
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=timeout,
+    )
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, empty if there is none; bytes that are not UTF-8 survive `write_text`."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
+def write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def run_or_fail(*argv: str) -> None:
@@ -79,7 +117,7 @@ class Unit:
     def load(cls, service: str) -> Unit:
         path = unit_path(service)
         try:
-            return cls(service, path.read_text(encoding="utf-8"))
+            return cls(service, path.read_text(encoding="utf-8", errors="surrogateescape"))
         except FileNotFoundError:
             raise UnitError(f"{path} does not exist. Run site.yml for the role that owns {service}.") from None
 
@@ -114,12 +152,24 @@ class Unit:
     def ready_seconds(self) -> float:
         return float(self.settings.get("ReadySeconds") or 120)
 
+    @property
+    def ready_below(self) -> int:
+        """Answers with a status below this one make the service ready."""
+        return int(self.settings.get("ReadyBelow") or 300)
+
+    @property
+    def before_start(self) -> str:
+        """The command that an app runs once before a new version starts; empty for none."""
+        return str(json.loads(self.settings.get("BeforeStart") or '""'))
+
     @cached_property
     def docker_arguments(self) -> list[str]:
         """The arguments of `docker run`, with systemd's quoting removed."""
         start = "ExecStart=/usr/bin/docker run "
         line = next((line for line in self.text.replace("\\\n", " ").splitlines() if line.startswith(start)), start)
-        return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.removeprefix(start))]
+        words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line.removeprefix(start))]
+        # The unit takes their value from its environment file.
+        return [f"{word}={no_proxy(self)}" if word.lower() == "--env=no_proxy" else word for word in words]
 
     @property
     def ports(self) -> list[dict[str, Any]]:
@@ -140,6 +190,30 @@ class Unit:
         return found
 
 
+def no_proxy(unit: Unit) -> str:
+    """What a container reaches without the proxies that root's Docker client config gives it, as NO_PROXY lists it.
+
+    That is what the config excludes itself, the Docker network, and every service by its name: Python and curl do not
+    compare a name with a network.
+    """
+    try:
+        given = str(json.loads(CLIENT.read_text(encoding="utf-8"))["proxies"]["default"].get("noProxy") or "")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        given = ""
+    names = [name for other in installed_units() for name in (other.service, f"vantage-{other.service}")]
+    entries = [*given.split(","), "localhost", "127.0.0.1", *unit.settings.get("NoProxy", "").split(","), *names]
+    return ",".join(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
+
+
+def write_environment(unit: Unit) -> None:
+    """Writes the file from which the unit's `docker run --env=NO_PROXY` takes the value."""
+    if "NoProxy" in unit.settings:
+        STATE.mkdir(mode=0o755, exist_ok=True)
+        value = no_proxy(unit)
+        path = STATE / f"{unit.service}.env"
+        path.write_text(f'NO_PROXY="{value}"\nno_proxy="{value}"\n', encoding="utf-8")
+
+
 def installed_units() -> list[Unit]:
     """Vantage's units of this host, sorted by service."""
     services = sorted(path.stem.removeprefix("vantage-") for path in UNITS.glob("vantage-*.service"))
@@ -154,7 +228,7 @@ def digest(paths: list[Path], *extra: str) -> str:
     total = hashlib.sha256("\0".join(extra).encode())
     for root in paths:
         for path in filter(Path.is_file, [root, *sorted(root.rglob("*"))]):
-            total.update(f"\0{path}\0".encode())
+            total.update(f"\0{path}\0".encode(errors="surrogateescape"))
             total.update(path.read_bytes())
     return total.hexdigest()
 
@@ -196,15 +270,86 @@ def write_state(service: str, state: dict[str, Any]) -> None:
 # Readiness ------------------------------------------------------------------------------------------------------------
 
 
-def probe(url: str) -> str:
-    """Empty when the URL answers 2xx, otherwise the reason."""
+class Answer(NamedTuple):
+    """What a URL answered: its status, 0 for no answer at all, and the text or the reason."""
+
+    status: int
+    text: str
+    location: str = ""
+
+
+def ask(url: str, timeout: float = 2) -> Answer:
     try:
-        with OPENER.open(url, timeout=2):
-            return ""
+        with OPENER.open(url, timeout=timeout) as response:
+            return Answer(response.status, "")
     except urllib.error.HTTPError as error:
-        return f"answered {error.code}: {error.read(200).decode(errors='replace').strip()}"
-    except (OSError, ValueError) as error:
-        return str(error)
+        try:
+            text = " ".join(error.read(300).decode(errors="replace").split())
+        except OSError:
+            text = ""
+        return Answer(error.code, text, error.headers.get("Location", ""))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return Answer(0, str(error) or type(error).__name__)
+
+
+def problem_of(answer: Answer, below: int = 300) -> str:
+    """Empty when the answer makes the service ready, otherwise the reason why not."""
+    if 200 <= answer.status < below:
+        return ""
+    if not answer.status:
+        return answer.text
+    redirect = f", a redirect to {answer.location}" if answer.location else ""
+    return f"answered {answer.status}{redirect}" + (f": {answer.text}" if answer.text and not redirect else "")
+
+
+def probe(url: str, below: int = 300) -> str:
+    """Empty when the URL answers with a status from 200 to `below`, otherwise the reason."""
+    return problem_of(ask(url), below)
+
+
+def listening_addresses(pid: str) -> list[str]:
+    """Where the processes of the container's network namespace listen, from the kernel's tables."""
+    found = []
+    for table, any_address in (("tcp", "0" * 8), ("tcp6", "0" * 32)):
+        for line in read_text(Path(f"/proc/{pid}/net/{table}")).splitlines()[1:]:
+            fields = line.split()
+            address, _, port = fields[1].partition(":")
+            # Docker's own resolver listens in each container, on 127.0.0.11.
+            if fields[3] == "0A" and address != "0B00007F":
+                found.append(f"{'0.0.0.0' if address == any_address else '127.0.0.1'}:{int(port, 16)}")
+    return found
+
+
+def explain_closed_port(found: list[str], port: int) -> str:
+    """Why nothing answers on the port, and what to do; empty if something listens there."""
+    if f"0.0.0.0:{port}" in found:
+        return ""
+    if not found:
+        return (
+            f"No process in the container listens on a port. The app must listen on 0.0.0.0:{port} (environment PORT)."
+        )
+    outside = sorted({address.rpartition(":")[2] for address in found if address.startswith("0.0.0.0:")}, key=int)
+    if not outside:
+        return f"The app listens on {found[0]}, inside the container only. Make it listen on 0.0.0.0:{port} (environment PORT)."
+    return f"Port {port} is closed; the container listens on {', '.join(outside)}. Set container_port to that."
+
+
+class Patience:
+    """Ends a wait early for what waiting does not resolve: an app on another port, a path that answers 3xx or 4xx."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.kind, self.since = port, "", 0.0
+
+    def verdict(self, answer: Answer, pid: Callable[[], str]) -> str:
+        """What to report instead of waiting on; empty to go on. `pid` is that of a process of the container."""
+        found = [] if answer.status else listening_addresses(pid())
+        closed = explain_closed_port(found, self.port) if found else ""
+        kind = "port" if closed else "path" if 300 <= answer.status < 500 else ""
+        if kind != self.kind:
+            self.kind, self.since = kind, time.monotonic()
+        if not kind or time.monotonic() - self.since < HOPELESS_SECONDS:
+            return ""
+        return closed or f"{problem_of(answer)}. Set health_path to a path that answers 2xx."
 
 
 def wait_until_ready(service: str) -> str:
@@ -212,20 +357,37 @@ def wait_until_ready(service: str) -> str:
     unit = Unit.load(service)
     url, seconds = unit.ready_url, unit.ready_seconds
     deadline = time.monotonic() + seconds
-    while url and (last := probe(url)):
+    patience = Patience(unit.ports[0]["container"]) if unit.owner == APP_OWNER and unit.ports else None
+
+    def container_pid() -> str:
+        return run("docker", "container", "inspect", "--format", "{{.State.Pid}}", f"vantage-{service}").stdout.strip()
+
+    while url and (last := problem_of(answer := ask(url), unit.ready_below)):
         if time.monotonic() > deadline:
             return f"{url} was not ready within {seconds:.0f} s: {last}"
         if run("systemctl", "show", unit_name(service), "--property=MainPID", "--value").stdout.strip() == "0":
             return "its process ended"
+        if patience and (hopeless := patience.verdict(answer, container_pid)):
+            return hopeless if answer.status == 0 else f"GET {url} {hopeless}"
         time.sleep(0.2)
     return ""
 
 
 def record_ready(service: str) -> None:
-    """Waits again, because a start may take longer than its unit waits; raises UnitError with the diagnosis."""
-    if problem := wait_until_ready(service):
+    """Waits for a service that was started before; raises UnitError with the diagnosis.
+
+    Where the unit has just waited to the end, which `ready` records, it asks once: nobody waits twice.
+    """
+    unit, problem = Unit.load(service), str(read_state(service).get("problem", ""))
+    if not problem:
+        problem = wait_until_ready(service)
+    elif not probe(unit.ready_url, unit.ready_below):
+        problem = ""
+    if problem:
         raise UnitError(diagnose(service, problem))
-    write_state(service, read_state(service) | {"ready": True})
+    write_state(
+        service, {key: value for key, value in read_state(service).items() if key != "problem"} | {"ready": True}
+    )
 
 
 def diagnose(service: str, problem: str) -> str:
@@ -236,6 +398,8 @@ def diagnose(service: str, problem: str) -> str:
     shown = ["journalctl", "--lines=30", "--no-pager", "--output=cat"]
     lines = run(*shown, f"_SYSTEMD_INVOCATION_ID={invocation}").stdout.rstrip() if invocation else ""
     lines = lines or run(*shown, "--unit", unit).stdout.rstrip()
+    # The unit's own commands have said the same as the problem.
+    lines = "\n".join(line for line in lines.splitlines() if not line.startswith("vantage_unit: "))
     result = run("systemctl", "show", unit, "--property=ActiveState,SubState,Result,NRestarts").stdout
     return (
         f"{service} did not start: {problem}\n"
@@ -251,6 +415,7 @@ def diagnose(service: str, problem: str) -> str:
 def pre_start(service: str) -> None:
     # A container outlives a killed client; its name must be free.
     run("docker", "rm", "--force", f"vantage-{service}")
+    write_environment(Unit.load(service))
     # Before the process reads anything: a file that changes during the start is drift.
     write_state(service, fingerprint(service) | {"ready": False})
 
@@ -258,7 +423,8 @@ def pre_start(service: str) -> None:
 def ready(service: str) -> None:
     state = read_state(service)
     if problem := wait_until_ready(service):
-        raise UnitError(f"{service}: {problem}. It keeps trying; see journalctl -u {unit_name(service)}")
+        write_state(service, state | {"problem": problem})
+        raise UnitError(f"{service}: {problem.rstrip('.')}. It keeps trying; see journalctl -u {unit_name(service)}")
     write_state(service, state | {"ready": True})
 
 
@@ -277,7 +443,7 @@ def reload_success_time(unit: Unit) -> float:
         return float("inf")
     try:
         with OPENER.open(unit.settings.get("MetricsUrl", ""), timeout=2) as response:
-            for line in response.read().decode().splitlines():
+            for line in response.read().decode(errors="replace").splitlines():
                 if line.startswith(metric + " "):
                     return float(line.split()[1])
     except (OSError, ValueError):
@@ -342,6 +508,8 @@ def take_action(service: str, action: str) -> None:
     unit = unit_name(service)
     run("systemctl", "daemon-reload")
     if action == "wait":
+        # The problem was that of an earlier run's wait.
+        write_state(service, read_state(service) | {"problem": ""})
         record_ready(service)
         return
     if action == "start":
@@ -392,7 +560,7 @@ def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
     for unit in ("vantage.target", "docker"):
         if run("systemctl", "is-enabled", unit).returncode:
             change(f"{unit} enable", "systemctl", "enable", unit)
-    for unit, file in (("systemd-journald", JOURNALD), ("docker", DAEMON)):
+    for unit, file in (("systemd-journald", JOURNALD), ("rsyslog", RSYSLOG), ("docker", DAEMON)):
         if started_before(unit, file):
             change(f"{unit} restart", "systemctl", "restart", unit)
     if run("systemctl", "is-active", "docker").returncode:
@@ -422,6 +590,18 @@ def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
 # The list of what runs ------------------------------------------------------------------------------------------------
 
 
+def deployment_path(owner: str) -> Path:
+    """What vantage_app.py keeps of an owner's last deployment: the units of before, and whether it was rolled back."""
+    return CACHE / "deployments" / f"{owner}.json"
+
+
+def read_deployment(owner: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(read_text(deployment_path(owner))))
+    except ValueError:
+        return {}
+
+
 def describe(unit: Unit, with_probe: bool = True) -> dict[str, Any]:
     """One element of `list --json`:
 
@@ -435,10 +615,11 @@ def describe(unit: Unit, with_probe: bool = True) -> dict[str, Any]:
     readiness  object       {url: str | null, ready: bool | null, problem: str}; ready is null when not probed
     state      object       {active: str, sub: str, restarts: int}, systemd's ActiveState, SubState and NRestarts
     pending    str | null   what `apply` would do: start, restart, reload or wait; null when not probed
+    rollback   str          when and why the owner's last deployment was rolled back; empty if it was not
     """
     shown = systemd_properties(unit.service, "ActiveState", "SubState", "NRestarts")
     url = unit.ready_url or None
-    problem = probe(url) if url and with_probe else ""
+    problem = probe(url, unit.ready_below) if url and with_probe else ""
     is_app = unit.owner == APP_OWNER
     replica = int(unit.service.rpartition("-")[2]) if unit.primary != unit.service else 1
     return {
@@ -456,6 +637,7 @@ def describe(unit: Unit, with_probe: bool = True) -> dict[str, Any]:
             "restarts": int(shown.get("NRestarts") or 0),
         },
         "pending": (drift(unit.service) or None) if with_probe else None,
+        "rollback": str(read_deployment(unit.owner).get("rollback", "")),
     }
 
 
@@ -470,6 +652,8 @@ def print_table(services: list[dict[str, Any]]) -> None:
             f"{one['service']:<{width}}  {one['state']['active']:<12} {word:<10}"
             f"  restarts {one['state']['restarts']}  {pending}".rstrip()
         )
+    for text in dict.fromkeys(one["rollback"] for one in services if one["rollback"]):
+        print(text)
 
 
 def is_up(service: dict[str, Any]) -> bool:
@@ -523,7 +707,15 @@ def execute(arguments: argparse.Namespace) -> bool:
     return True
 
 
+def tolerate_any_text() -> None:
+    """Printing never fails: what containers say need not fit into the locale's encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: list[str]) -> int:
+    tolerate_any_text()
     try:
         return 0 if execute(parse(argv)) else 1
     except UnitError as error:

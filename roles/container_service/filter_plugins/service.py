@@ -20,6 +20,8 @@ SECRETS = "/etc/vantage/secrets"
 PROGRAMS = "/usr/local/lib/vantage"
 CANDIDATE = "/tmp/candidate.yml"
 TEXTS = ("template", "content")
+# Beside the secrets, whose names begin with no dot. `docker run --env-file` takes each value to the end of its line.
+ENVIRONMENT = ".environment"
 
 
 def plain(value: Any) -> Any:
@@ -110,7 +112,7 @@ def config_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]
 
 def secret_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]]:
     """The secrets as vantage_files takes them; raises AnsibleFilterError for a name that a file cannot have."""
-    for name in service["secrets"]:
+    for name in service["secrets"] or {}:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", str(name)):
             raise AnsibleFilterError(
                 f"invalid secret name {str(name)!r} for {service['name']} "
@@ -118,8 +120,14 @@ def secret_files(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]
             )
     return [
         {"path": f"{folder}/{name}", "content": None if text is None else str(text), "secret": True}
-        for name, text in service["secrets"].items()
+        for name, text in (service["secrets"] or {}).items()
     ]
+
+
+def environment_file(service: Mapping[str, Any], folder: str) -> list[dict[str, Any]]:
+    """The file of the secret environment variables as vantage_files takes it, or nothing."""
+    lines = [f"{name}={value}\n" for name, value in service["secret_environment"].items()]
+    return [{"path": f"{folder}/{ENVIRONMENT}", "content": "".join(lines), "secret": True}] if lines else []
 
 
 def service_files(service: Mapping[str, Any], checker: str, unit: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -133,7 +141,7 @@ def service_files(service: Mapping[str, Any], checker: str, unit: Mapping[str, A
         if checker and "check" in given:
             file["validate"] = check_command(checker, service["image"], given["check"])
         found.append(file)
-    if service["secrets"] is not None:
+    if service["secrets"] is not None or service["secret_environment"]:
         folder = f"{SECRETS}/{service['home']}"
         # Group 0 is that of every process of root: then the user alone reads them.
         owner = {"owner": uid} if gid == "0" else {}
@@ -142,6 +150,8 @@ def service_files(service: Mapping[str, Any], checker: str, unit: Mapping[str, A
             {"path": f"{folder}/", "prune": True, "secret": True, "mode": "0500" if owner else "0750"} | rights
         )
         found += [file | rights | {"mode": "0400" if owner else "0440"} for file in secret_files(service, folder)]
+        # Only Docker's command reads it, as root.
+        found += [file | {"mode": "0400"} for file in environment_file(service, folder)]
     found += [{"path": f"{PROGRAMS}/{name}", "source": name, "mode": "0755"} for name in service["programs"]]
     # The check of a unit may start the service, which reads the other files.
     return [*found, {**unit, "vars": {"service": service}, "last": True}]
@@ -164,10 +174,11 @@ def compose_files(service: Mapping[str, Any], config: str, secrets: str) -> list
     ]
     if found:
         found.append({"path": f"{config}/{service['home']}/", "prune": True})
-    if secrets and service["secrets"] is not None:
+    if secrets and (service["secrets"] is not None or service["secret_environment"]):
         folder = f"{secrets}/{service['home']}"
         found += [{"path": f"{secrets}/", "mode": "0700"}, {"path": f"{folder}/", "prune": True, "secret": True}]
         found += [file | {"mode": "0444"} for file in secret_files(service, folder)]
+        found += [file | {"mode": "0400"} for file in environment_file(service, folder)]
     return found
 
 
@@ -297,6 +308,10 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "tmpfs": service["tmpfs"],
         "ports": service["published"],
         "environment": {key: str(value) for key, value in service["environment"].items()},
+        # Raw: Compose would replace $ and quotes in it.
+        "env_file": [{"path": f"./{COMPOSE_SECRETS}/{service['home']}/{ENVIRONMENT}", "format": "raw"}]
+        if service["secret_environment"]
+        else [],
         "volumes": mounts(service, places),
         "restart": "unless-stopped",
         "stop_grace_period": f"{service['stop_seconds']}s",

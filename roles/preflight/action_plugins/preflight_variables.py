@@ -6,6 +6,7 @@ misspelt name, because a variable that no role reads is not an argument.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import functools
 import re
@@ -13,18 +14,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader
+from ansible.template import is_trusted_as_template
 from ansible.utils.vars import load_extra_vars
 
 ROLES = Path(__file__).resolve().parents[2]
 # Chosen so that `loki_prot` is a slip (0.89) and `prometheus_targets` of another role is not (0.83).
 SLIP_RATIO, SLIP_LETTERS = 0.85, 2
 MAX_PORT = 65535
+# Keys of an app that hold secrets by name; as variables they have the prefix flask_app_.
+SECRET_KEYS = ("secrets", "secret_environment")
+PASSWORD = re.compile(r"_(password|secret|token)$")
 
 
 class Form(NamedTuple):
@@ -118,6 +123,9 @@ def given_names(variables: Mapping[str, Any]) -> set[str]:
 
 def value_problems(name: str, value: Any, option: Option) -> list[str]:
     """What is wrong with one value: its type, or else its form."""
+    if changed := changed_secrets(name, value):
+        texts = {key: inner for key, inner in value.items() if not kind_of(inner)} if isinstance(value, Mapping) else ""
+        return changed + (value_problems(name, texts, option) if texts else [])
     spec = {key: value for key, value in option.spec.items() if key not in {"default", "required"}}
     errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
     # A variable whose default is empty may be empty; a key of an app, which has no default, is left out instead.
@@ -142,10 +150,69 @@ def entries(value: Any) -> Iterator[tuple[Any, str]]:
         yield value, str(value)
 
 
+# Secrets ---------------------------------------------------------------------------------------------------------------
+
+
+def changed_secrets(name: str, value: Any) -> list[str]:
+    """A problem for each secret that YAML has read as something else than text, such as 0123 or yes."""
+    problem = "{} is {} (allowed: text). Put the value in quotes."
+    if name.removeprefix("flask_app_") in SECRET_KEYS and isinstance(value, Mapping):
+        return [f"{name}: {problem.format(key, kind)}" for key, inner in value.items() if (kind := kind_of(inner))]
+    if PASSWORD.search(name) and value is not None and (kind := kind_of(value)):
+        return [problem.format(name, kind)]
+    return []
+
+
+def kind_of(value: Any) -> str:
+    """What a value is if it is no text; the value itself is not shown."""
+    if isinstance(value, str):
+        return ""
+    if value is None:
+        return "empty"
+    kinds = {bool: "true or false", int: "a number", float: "a number", datetime.date: "a date", Mapping: "a mapping"}
+    return next((text for kind, text in kinds.items() if isinstance(value, kind)), "a list")
+
+
+def secrets_of(variables: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The secrets as they are written, before any template is filled in, with where they are."""
+    for key in SECRET_KEYS:
+        if isinstance(given := variables.get(f"flask_app_{key}"), Mapping):
+            yield f"flask_app_{key}", given
+    apps = variables.get("vantage_apps")
+    for number, app in enumerate(apps if isinstance(apps, list) else [], 1):
+        for key in SECRET_KEYS if isinstance(app, Mapping) else ():
+            if isinstance(given := app.get(key), Mapping):
+                yield f"app {app.get('name') or number}: {key}", given
+
+
+def unreadable_secrets(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[str]:
+    """A problem for each secret whose text is taken for a template by mistake."""
+    problems = []
+    for where, secrets in secrets_of(variables):
+        for key, raw in secrets.items():
+            # A comment would vanish without an error.
+            broken = isinstance(raw, str) and "{#" in raw and is_trusted_as_template(raw)
+            reason = "its {{, {% or {# begins a template"
+            try:
+                template(raw)
+            except AnsibleUndefinedVariable as error:
+                broken, reason = True, str(error).strip().splitlines()[0]
+            except AnsibleError:
+                # The error of the template engine would show the text.
+                broken = True
+            if broken:
+                problems.append(
+                    f"{where}: cannot read {key}: {reason}. If it is meant literally, write {key}: !unsafe '…'."
+                )
+    return problems
+
+
 def all_problems(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[str]:
     """One line for each variable that is misspelt, cannot be templated, or has an invalid value."""
     options, names = known_options(), given_names(variables)
     problems = misspelt(names, options)
+    if unreadable := unreadable_secrets(variables, template):
+        return problems + unreadable
     for name in sorted(names & set(options)):
         try:
             value = template(variables[name])
@@ -214,7 +281,9 @@ def one_app_problems(app: dict[str, Any], origin: str = "") -> list[str]:
     problems += [f"missing key: {key}. {options[key].spec['description']}" for key in missing]
     if "image" not in given and "source" not in given:
         problems.append("missing key: set either image or source.")
-    for key in (key for key in given if key not in missing):
+    # Secrets that are no text were named as variables already.
+    named = [key for key in SECRET_KEYS if origin and changed_secrets(key, given.get(key))]
+    for key in (key for key in given if key not in [*missing, *named]):
         problems += value_problems(key, given[key], options[key])
     service_roles = {
         path.parent.name for path in ROLES.glob("*/meta") if f"{path.parent.name}_image" in known_options()
@@ -226,16 +295,44 @@ def one_app_problems(app: dict[str, Any], origin: str = "") -> list[str]:
             f"{text} Set flask_app_name." if text.startswith(("name:", "missing key: name")) else text
             for text in problems
         ]
-    return problems or source_problems(given) or replica_problems(given)
+    return problems or source_problems(given) or instrument_problems(given) or replica_problems(given)
+
+
+def instrument_problems(app: dict[str, Any]) -> list[str]:
+    """Why `instrument: auto` would have no effect: it is built into images that Vantage makes from requirements."""
+    if app.get("instrument") != "auto":
+        return []
+    source = app.get("source")
+    if source and not call_filter("app_recipe", app)["dockerfile"]:
+        return []
+    what = f"{source} has a Dockerfile" if source else f"the image {app['image']} is not built from a source"
+    return [
+        f"instrument: 'auto' has no effect: {what} (auto: a source without Dockerfile). Remove the "
+        f"{'Dockerfile' if source else 'image and set a source'}, or set instrument to none and start the app with "
+        "`opentelemetry-instrument`, or with Vantage(app) of flask_vantage, in the image itself."
+    ]
 
 
 def source_problems(app: dict[str, Any]) -> list[str]:
     """Why the app's source cannot be built; its files are only read."""
     try:
-        call_filter("app_recipe", app) if app.get("source") else None
+        if app.get("source"):
+            call_filter("app_recipe", app)
+            call_filter("source_files", str(app["source"]))
+        call_filter("secret_environment", app)
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def warnings_of(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[str]:
+    """What is valid and probably not meant: a .env in a source that no key names."""
+    everywhere = template(variables.get("flask_app_environment", {}))
+    found = []
+    for app in template(variables.get("vantage_apps")) or [] if "app" in variables.get("group_names", []) else []:
+        hint = call_filter("env_hint", {**app, "environment": {**everywhere, **(app.get("environment") or {})}})
+        found += [f"app {app['name']}: {hint}"] if hint else []
+    return found
 
 
 def replica_problems(app: dict[str, Any]) -> list[str]:
@@ -295,7 +392,8 @@ def objective_problems(variables: Mapping[str, Any], template: Callable[[Any], A
         if "vantage_apps" in variables:
             apps, addresses = setting("vantage_apps"), dict.fromkeys(hosts, "")
             targets = call_filter("app_targets", addresses, here, variables.get("hostvars", {}), hosts, apps)
-            call_filter("slos", targets, setting("prometheus_slos"), *(float(setting(name)) for name in own))
+            unscraped = call_filter("unscraped_apps", here, variables.get("hostvars", {}), hosts, apps)
+            call_filter("slos", targets, setting("prometheus_slos"), *(float(setting(name)) for name in own), unscraped)
     except AnsibleError as error:
         return [str(error)]
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -320,4 +418,5 @@ class ActionModule(ActionBase):
         if problems:
             problems.append("Correct them in the inventory or on the command line and run again. Nothing was changed.")
             return result | {"failed": True, "msg": "\n".join(problems)}
-        return result | {"changed": False}
+        found = warnings_of(variables, self._templar.template) if boolean(self._task.args.get("values", True)) else []
+        return result | {"changed": False, "warnings": found}

@@ -43,17 +43,20 @@ def slos(
     availability_percent: float,
     latency_percent: float,
     latency_seconds: float,
+    unscraped: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return one objective for each service among the `targets`: its entry in `own` over the defaults given.
+    """Return one objective for each service among the `targets` and the `unscraped` apps, which may have spans.
 
-    Raises AnsibleFilterError for an entry of a service that is not scraped, and for an objective of 100 % or more.
+    Its entry in `own` overrides the defaults given. Raises AnsibleFilterError for an entry of an unknown service, and
+    for an objective of 100 % or more.
     """
-    services = sorted({str(target["labels"]["service_name"]) for target in targets})
+    scraped = {str(target["labels"]["service_name"]) for target in targets}
+    services = sorted(scraped | set(unscraped))
     entries = {str(entry["service"]): entry for entry in own}
     if unknown := sorted(set(entries) - set(services)):
         raise AnsibleFilterError(
             f"prometheus_slos: unknown service: {', '.join(unknown)} "
-            f"(scraped apps: {', '.join(services) or 'none'}). Correct the name, or remove the entry."
+            f"(apps: {', '.join(services) or 'none'}). Correct the name, or remove the entry."
         )
     found = []
     for service in services:
@@ -68,12 +71,21 @@ def slos(
                 )
         found.append({
             "service": service,
+            "scraped": service in scraped,
             "availability_ratio": round(availability / 100, 8),
             "latency_ratio": round(latency / 100, 8),
             # As Prometheus writes the bounds of a histogram: 1.0, not 1.
             "latency_seconds": float(entry.get("latency_seconds") or latency_seconds),
         })  # fmt: skip
     return found
+
+
+def milliseconds_bound(seconds: float | str) -> str:
+    """Return a pattern for the label `le` in milliseconds of a bound in seconds; a whole number may end in .0."""
+    if seconds == "+Inf":
+        return "[+]Inf"
+    text = f"{float(seconds) * 1000:g}"
+    return text.replace(".", "[.]") if "." in text else f"{text}([.]0)?"
 
 
 def within_retention(days: int, retention: str) -> int:
@@ -85,6 +97,12 @@ def within_retention(days: int, retention: str) -> int:
             "Lower the one or raise the other."
         )
     return days
+
+
+def duration_seconds(duration: str) -> float:
+    """Return the seconds of a duration as Prometheus writes it, such as 15s or 1m30s."""
+    seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    return sum(int(n) * seconds[unit] for n, unit in re.findall(r"(\d+)(ms|s|m|h|d)", duration))
 
 
 def _paragraphs(alert: str, page: str) -> list[str]:
@@ -115,4 +133,11 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Any]:
-        return {"memory_limits": memory_limits, "slos": slos, "within_retention": within_retention, "runbook": runbook}
+        return {
+            "duration_seconds": duration_seconds,
+            "memory_limits": memory_limits,
+            "milliseconds_bound": milliseconds_bound,
+            "runbook": runbook,
+            "slos": slos,
+            "within_retention": within_retention,
+        }

@@ -58,9 +58,13 @@ MAX_LABEL_LENGTH = 300
 REQUESTS = "http_server_request_duration_seconds_count"
 BUCKETS = "http_server_request_duration_seconds_bucket"
 ROUTE = "service_name, http_request_method, http_route"
+# What an app without metrics of its own serves, as Jaeger counts it from the spans; its histogram is in milliseconds.
+# Its name begins with the method; the rest is a route, or a raw path of an app that does not know better.
+SERVER = 'span_kind="SPAN_KIND_SERVER", span_name=~"[A-Z_]+( .*)?", service_name!="jaeger"'
+SPAN_REQUESTS = f"traces_span_metrics_calls_total{{{SERVER}}}"
+SPAN_BUCKETS = f"traces_span_metrics_duration_milliseconds_bucket{{{SERVER}}}"
 CALL = '{span_kind="SPAN_KIND_CLIENT", server_address!=""}'
-SUM_BUCKETS = f"sum by (service_name, le) (rate({BUCKETS}[$rate]))"
-STATUS_RATE = f'sum by (service_name) (rate({REQUESTS}{{http_response_status_code=~"%d.."}}[$rate]))'
+RATE = f"sum by (service_name) (rate({REQUESTS}[$rate]))"
 MEMORY = "process_resident_memory_bytes / on (service_name) group_left () service_name:memory_limit:bytes"
 
 
@@ -74,10 +78,45 @@ def increase(metric: str, by: str) -> str:
     return f"sum by ({by}) ({born} > increase({metric}[$w]) or increase({metric}[$w]) or {born})"
 
 
+def rate_by_status(digit: int) -> str:
+    """Return the query for a plot of the requests whose status begins with a digit, by service."""
+    status = f'http_response_status_code=~"{digit}.."'
+    spans = f"rate({SPAN_REQUESTS.replace('}', f', {status}}}')}[$rate])"
+    if digit == 5:
+        failed = 'http_response_status_code="", status_code="STATUS_CODE_ERROR"'
+        spans += f" or rate({SPAN_REQUESTS.replace('}', f', {failed}}}')}[$rate])"
+    return (
+        f"sum by (service_name) (rate({REQUESTS}{{{status}}}[$rate])) "
+        f"or (sum by (service_name) ({spans}) unless on (service_name) {RATE})"
+    )
+
+
+def quantile(ratio: float, function: str) -> str:
+    """Return the query for a latency quantile by service, in seconds; `function` is rate or increase with its range."""
+    name, _, over = function.partition("[")
+
+    def of(buckets: str) -> str:
+        return f"histogram_quantile({ratio}, sum by (service_name, le) ({name}({buckets}[{over})))"
+
+    return f"{of(BUCKETS)} or on (service_name) {of(SPAN_BUCKETS)} / 1000"
+
+
+def of_spans(metric: str, by: str) -> str:
+    """Return the query for the growth of a metric of spans, with the labels of flask_vantage's metrics."""
+    query = increase(metric, f"service_name, span_name, http_route, {by}")
+    query = f'label_replace({query}, "http_request_method", "$1", "span_name", "([A-Z_]+).*")'
+    query = f'label_replace({query}, "http_route", "_unmatched", "http_route", "")'
+    # A failed span without a status, such as that of a broken connection.
+    query = f'label_join({query}, "outcome", "", "http_response_status_code", "status_code")'
+    return f'label_replace({query}, "http_response_status_code", "500", "outcome", "STATUS_CODE_ERROR")'
+
+
 # Asked at the end of each time range.
 OVER_WINDOW = {
-    "requests": increase(REQUESTS, f"{ROUTE}, http_response_status_code"),
+    "requests": f"{increase(REQUESTS, f'{ROUTE}, http_response_status_code')} or on (service_name) "
+    + of_spans(SPAN_REQUESTS, "http_response_status_code, status_code"),
     "buckets": increase(BUCKETS, f"{ROUTE}, le"),
+    "span_buckets": f"{of_spans(SPAN_BUCKETS, 'le')} unless on (service_name) {increase(REQUESTS, 'service_name')}",
     "calls": increase(f"traces_span_metrics_calls_total{CALL}", "service_name, server_address, status_code"),
     "call_ms": increase(f"traces_span_metrics_duration_milliseconds_sum{CALL}", "service_name, server_address"),
     "starts": "max by (service_name, instance) (changes(process_start_time_seconds[$w]))",
@@ -89,13 +128,14 @@ OVER_WINDOW = {
     "or sum by (service_name, reason) (increase(loki_discarded_samples_total[$w])) > 0 "
     "or sum by (service_name) (increase(vantage_log_lines_dropped_total[$w])) > 0",
     "up_share": "avg by (service_name, job, instance) (avg_over_time(up[$w]))",
-    "p99": f"histogram_quantile(0.99, sum by (service_name, le) (increase({BUCKETS}[$w])))",
+    "p99": quantile(0.99, "increase[$w]"),
 }
 # Asked once, over the long range ($w) or the short one ($short).
 AT_END = {
     "up": "up",
     "last_up": "max by (service_name, job, instance) (max_over_time((timestamp(up) and up == 1)[$w:15s]))",
-    "first_seen": "min by (service_name) (min_over_time(timestamp(up)[$w:60s]))",
+    "first_seen": "min by (service_name) (min_over_time(timestamp(up)[$w:60s])) "
+    f"or min by (service_name) (min_over_time(timestamp({SPAN_REQUESTS})[$w:60s]))",
     "memory": f"max by (service_name) (max_over_time(({MEMORY})[$short:15s]))",
     "disk_free": 'min by (device) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"} / node_filesystem_size_bytes '
     "and node_filesystem_readonly == 0)",
@@ -103,10 +143,10 @@ AT_END = {
 }
 # Asked for each point of a plot.
 OVER_TIME = {
-    "rate": f"sum by (service_name) (rate({REQUESTS}[$rate]))",
-    "failed": STATUS_RATE % 5,
-    "refused": STATUS_RATE % 4,
-    **{f"p{quantile}": f"histogram_quantile({quantile / 100}, {SUM_BUCKETS})" for quantile in (50, 95, 99)},
+    "rate": f"{RATE} or on (service_name) sum by (service_name) (rate({SPAN_REQUESTS}[$rate]))",
+    "failed": rate_by_status(5),
+    "refused": rate_by_status(4),
+    **{f"p{percent}": quantile(percent / 100, "rate[$rate]") for percent in (50, 95, 99)},
 }
 
 # -- LogQL. A pattern is the exception or the message, with the numbers masked.

@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 KEYS = {
-    *("path", "mode", "owner", "group", "prune", "secret", "validate", "backup", "last"),
+    *("path", "mode", "owner", "group", "prune", "secret", "validate", "explained", "backup", "last"),
     *("sources", "template", "vars", "content", "source"),
 }
 

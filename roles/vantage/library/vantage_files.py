@@ -9,9 +9,11 @@ files: the files and directories, each with
     content             of a file; or template with its vars, source, or sources, a pattern of the role's files for which
                         path is the directory; a secret without any is generated on the host and kept
     validate            of a file: command whose %s is the new file; check mode runs it too
+    explained           of a file: what the checker prints says what to do
     backup              of a file: keeps the previous one
     last                of a file: its check needs the others in place
-apply: command that makes the files effective and prints what it changes; in check mode it may be missing
+apply: command that makes the files effective and prints what it changes, and to stderr what is a warning; in check mode it
+may be missing
 secrets, show_diff: set by the action plugin
 """
 
@@ -58,7 +60,8 @@ def current_permissions(path):
 
 def read(path):
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        # To the byte: a secret may have line breaks of Windows.
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except OSError:
         return None
@@ -104,7 +107,7 @@ class FileSet:
 
     def write_temporary(self, item):
         handle, path = tempfile.mkstemp(dir=self.module.tmpdir)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(item["content"])
         return path
 
@@ -113,6 +116,8 @@ class FileSet:
         status, out, err = self.module.run_command(shlex.split(command))
         if status:
             output = (err.strip() + "\n" + out.strip()).strip()
+            if item.get("explained"):
+                self.module.fail_json(msg=output, command=command)
             self.module.fail_json(
                 msg=f"{item['path']} was not changed: its checker rejects the new content:\n{output}\n"
                 "The running version is not affected. Correct the settings that it names and run site.yml again.",
@@ -160,6 +165,8 @@ class FileSet:
         status, out, err = self.module.run_command(command)
         if status:
             self.module.fail_json(msg=(err or out).strip(), changed=bool(self.paths), paths=self.paths)
+        for line in err.splitlines():
+            self.module.warn(line)
         if out and self.module.params["show_diff"]:
             self.diff.append({"prepared": out})
         return out

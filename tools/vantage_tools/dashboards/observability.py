@@ -21,7 +21,12 @@ def build() -> Dashboard:
         "Monitoring stack",
         "Whether metrics, log lines and spans arrive, how late they are, what is dropped, and how much storage is left.",
         [board.service_variable("up"), board.instance_variable("up")],
-        {"": [*_figures(), *_arrival()], "Delay and storage": _room(), "Engines": _engines()},
+        {
+            "": [*_figures(), *_arrival()],
+            "Check of each minute": _checks(),
+            "Delay and storage": _room(),
+            "Engines": _engines(),
+        },
     )
 
 
@@ -33,11 +38,13 @@ def _drops(window: str) -> dict[str, str]:
 
     scrapes = "prometheus_target_scrapes_"
     counters = {
+        "journal lines": rate("promtail_custom_journal_suppressed_lines_total"),
         "Promtail lines": rate("promtail_dropped_entries_total"),
         "Loki lines": rate("loki_discarded_samples_total"),
         "Jaeger spans": f"{rate('otelcol_receiver_refused_spans_total')} + "
         f"{rate('otelcol_exporter_send_failed_spans_total')}",
         "app spans": rate("vantage_spans_dropped_total"),
+        "app lines": rate("vantage_log_lines_dropped_total"),
         "Prometheus samples": f"sum(rate({scrapes}sample_out_of_order_total{window})"
         f" + rate({scrapes}exceeded_sample_limit_total{window}))",
         "Prometheus alerts": rate("prometheus_notifications_dropped_total"),
@@ -112,6 +119,30 @@ def _arrival() -> Panels:
         "Data dropped per second, by component. Anything above 0 is missing from the dashboards.",
         Options(width=6, height=7, unit="cps", minimum=0, steps=SOME, calcs=("max",)),
         _drops(INTERVAL),
+    )
+
+
+def _checks() -> Panels:
+    """The request that verify sends each minute, and the readiness of each service."""
+    yield panels.states(
+        "Hops of a request",
+        "Whether the request that is sent each minute was found at each hop: green is found, red is not found in time, "
+        "a gap is a check without a result.",
+        Options(width=8, steps=((None, "red"), (1, "green"))),
+        over_time("min by (hop) (vantage_verify_hop_success)", "{{hop}}"),
+    )
+    yield graph(
+        "Seconds to each hop",
+        "Seconds from the request of each minute until it was found. The hop metric waits for the next scrape.",
+        Options(width=8, unit="s", minimum=0),
+        {"{{hop}}": "max by (hop) (vantage_verify_hop_seconds)"},
+    )
+    yield panels.states(
+        "Ready services",
+        "Whether each service answered at its readiness URL, asked each minute on its own host: green is ready, red is "
+        "not ready or no answer.",
+        Options(width=8, steps=((None, "red"), (1, "green"))),
+        over_time("min by (name, host) (vantage_service_ready)", "{{name}} {{host}}"),
     )
 
 

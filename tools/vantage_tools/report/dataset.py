@@ -63,9 +63,10 @@ def _by_window() -> ByWindow:
 
 @dataclass
 class Service:
-    """An app with its traffic in all time ranges."""
+    """An app with its traffic in all time ranges; `of_spans` if it has no metrics of its own."""
 
     name: str
+    of_spans: bool = False
     all: ByWindow = field(default_factory=_by_window)
     routes: dict[Route, ByWindow] = field(default_factory=lambda: defaultdict(_by_window))
 
@@ -184,6 +185,11 @@ class Dataset:
                     service = found.setdefault(name, Service(name))
                     for traffic in (service.all[window], service.routes[method, route][window]):
                         (traffic.by_status if query == "requests" else traffic.buckets)[key] += number
+            for (name, method, route, key), number in self.values(f"span_buckets@{window}", *labels, "le").items():
+                service = found.setdefault(name, Service(name))
+                service.of_spans = True
+                for traffic in (service.all[window], service.routes[method, route][window]):
+                    traffic.buckets[str(float(key) / 1000)] += number  # Jaeger's are in milliseconds
         found.pop("", None)
         for name, service in found.items():
             for traffics in (service.all, *service.routes.values()):

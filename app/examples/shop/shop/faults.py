@@ -50,7 +50,7 @@ def register(app: Flask) -> None:
 
     @app.before_request
     def inject() -> None:
-        if request.url_rule is None or (request.endpoint or "").startswith(("vantage.", "faults.")):
+        if request.url_rule is None or (request.endpoint or "").startswith("faults."):
             return
         time.sleep(faults["latency_ms"] / 1000)
         if random.random() < faults["error_rate"]:

@@ -62,9 +62,14 @@ class Store:
         """Open the file `path`; a new one gets the products. Raises sqlite3.Error."""
         self._lock = Lock()
         self._tracer = trace.get_tracer("shop.store")
-        # Autocommit, because transactions are written out below.
+        # Autocommit, because transactions are written out below. Vantage traces no connection of a class that is named:
+        # `_query` makes spans with the table's name.
         self.connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            path,
+            timeout=BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=sqlite3.Connection,
         )
         self.connection.row_factory = sqlite3.Row
         try:

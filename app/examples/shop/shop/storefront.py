@@ -13,7 +13,16 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from flask_vantage import Problem, Vantage, current_request_id, current_trace_id
 from shop import faults
 from shop.client import Warehouse
-from shop.validation import MAX_ID, MAX_PAGE, idempotency_key, json_object, order_request, page_request, text_values
+from shop.validation import (
+    MAX_BODY_BYTES,
+    MAX_ID,
+    MAX_PAGE,
+    idempotency_key,
+    json_object,
+    order_request,
+    page_request,
+    text_values,
+)
 
 _ORDER_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"
@@ -26,7 +35,8 @@ def create_app(warehouse_url: str | None = None) -> Flask:
     answers 503 where it needs it.
     """
     app = Flask(__name__)
-    Vantage(app)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    Vantage(app, problem_details=True)
     warehouse = Warehouse(warehouse_url or os.environ.get("WAREHOUSE_URL") or "http://127.0.0.1:8001")
     app.extensions["warehouse"] = warehouse
     faults.register(app)

@@ -11,6 +11,7 @@ from werkzeug.exceptions import BadRequest
 
 from flask_vantage import Problem
 
+MAX_BODY_BYTES = 1024 * 1024
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
 MAX_OFFSET = 1_000_000

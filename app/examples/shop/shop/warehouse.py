@@ -12,7 +12,7 @@ from loguru import logger
 from flask_vantage import Problem, SettingsError, Vantage
 from shop import faults
 from shop.store import Store
-from shop.validation import idempotency_key, json_object, order_request, page_request, read_numbers
+from shop.validation import MAX_BODY_BYTES, idempotency_key, json_object, order_request, page_request, read_numbers
 
 _MAX_RESTOCK = 1_000_000
 
@@ -23,7 +23,8 @@ def create_app(database: str | None = None) -> Flask:
     Raises `SettingsError` for a file that cannot be opened.
     """
     app = Flask(__name__)
-    vantage = Vantage(app)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    vantage = Vantage(app, problem_details=True)
     path = database or os.environ.get("WAREHOUSE_DATABASE") or "warehouse.db"
     try:
         store = Store(path)
