@@ -59,7 +59,7 @@ def test_waitress_server_has(server: Any, name: str) -> None:
     "name",
     [
         "_map", "addr", "check_client_disconnected", "close_when_flushed", "connected", "error_task_class",
-        "handle_close", "handle_read", "last_activity", "readable", "received", "request", "requests", "requests_lock",
+        "handle_close", "last_activity", "received", "request", "requests", "requests_lock",
         "send_continue", "server", "service", "socket", "task_class", "total_outbufs_len", "will_close",
     ],
 )  # fmt: skip
@@ -92,7 +92,6 @@ def test_waitress_channel_has(channel: Any, name: str) -> None:
         (ThreadedTaskDispatcher, "set_thread_count"),
         (ThreadedTaskDispatcher, "shutdown"),
         (ThreadedTaskDispatcher(), "queue"),
-        (Adjustments, "channel_request_lookahead"),
         (Adjustments, "inbuf_overflow"),
         (Adjustments(), "listen"),
         (wasyncore, "poll2"),

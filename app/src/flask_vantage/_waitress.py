@@ -97,8 +97,6 @@ class HttpServer:
             # Waitress refuses a body that reaches its limit.
             max_request_body_size=2**63 if limit is None else limit + 1,
             threads=threads,
-            # Reading on while a request is answered is the only way to see that its client has left.
-            channel_request_lookahead=1,
             # The limit is kept by `_Server.handle_accept`: waitress stops accepting, probes included.
             connection_limit=2**31,
             **adjustments,
@@ -280,7 +278,11 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
 
     def replace_left_threads(self) -> None:
         """Start a thread for each one whose client has left: nothing ends a thread that waits inside the app."""
-        left = sum(channel.client_left for channel in self.running.copy())
+        running = self.running.copy()
+        for channel in running:
+            # Once a second, not by polling: waitress would wake up for each request that a client sends early.
+            channel.look_for_client()
+        left = sum(channel.client_left for channel in running)
         extra = min(left, MAX_EXTRA_THREADS)
         if extra != self._extra_threads:
             self._extra_threads = extra
@@ -367,22 +369,18 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         task = self.task
         return task is not None and task.complete and task.content_length is None
 
-    def handle_read(self) -> None:
-        if self.requests and self._is_at_end():
-            self.client_left = True
-            # The response is still sent: a client may close only its sending half.
-            self.readable = self._readable_after_requests
-            return
-        super().handle_read()
+    def look_for_client(self) -> None:
+        """Find out whether the client has left; for the thread of the event loop, while a request is answered.
 
-    def _is_at_end(self) -> bool:
-        try:
-            return not self.socket.recv(1, socket.MSG_PEEK)
-        except OSError:
-            return False  # handle_read reads again, and handles the error
-
-    def _readable_after_requests(self) -> bool:
-        return not self.requests and bool(HTTPChannel.readable(self))
+        The response is still sent: a client may close only its sending half.
+        """
+        if not self.client_left:
+            try:
+                self.client_left = not self.socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.client_left = True
 
     def check_client_disconnected(self) -> bool:
         return self.client_left or not self.connected
