@@ -103,6 +103,28 @@ def test_idle_connections_make_room(serve: Serve, held: ExitStack) -> None:
         assert [*statuses(served), ask(served, "/")] == [200, 200, 200, 200]
 
 
+def test_idle_connections_stay_few_enough_for_the_event_loop(serve: Serve, held: ExitStack) -> None:
+    served = serve("busy_app:with_vantage", OTEL_TRACES_EXPORTER="none")
+    connections = []
+    for _ in range(250):
+        connections.append(held.enter_context(open_request(served, "/")))
+        connections[-1].recv(65536)
+    time.sleep(1.1)
+    for _ in range(60):
+        ask(served, "/")
+    time.sleep(0.2)
+    closed = 0
+    for connection in connections:
+        connection.setblocking(False)
+        try:
+            while connection.recv(65536):
+                continue
+            closed += 1
+        except BlockingIOError:
+            continue
+    assert closed >= 50
+
+
 def test_slow_uploads_make_room(serve: Serve, held: ExitStack) -> None:
     served = serve("busy_app:with_vantage", OTEL_TRACES_EXPORTER="none", VANTAGE_CONNECTION_LIMIT="200")
     uploads = []

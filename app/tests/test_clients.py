@@ -171,6 +171,31 @@ def test_double_quotes_and_backslashes_are_read_as_mysql_does() -> None:
     assert clients.mask(r"""SELECT "se\"cret", 'it\'s', `a1` FROM t""", is_mysql=True) == "SELECT ?, ?, `a1` FROM t"
 
 
+@pytest.mark.parametrize("library", ["psycopg", "psycopg2", "pymysql"])
+def test_driver_records_masked_statements(library: str) -> None:
+    pytest.importorskip(library)
+    package = import_module(f"opentelemetry.instrumentation.{library}")
+    tracer = getattr(package, "CursorTracer", package.dbapi.CursorTracer)(package.dbapi.DatabaseApiIntegration("", ""))
+    cursor = type("Cursor", (), {"__module__": f"{library}.cursors"})()
+    assert tracer.get_statement(cursor, ("SELECT 'secret', 1",)) == "SELECT ?, ?"
+    text = 'SELECT "secret"'
+    assert tracer.get_statement(cursor, (text,)) == ("SELECT ?" if library == "pymysql" else text)
+
+
+def test_cursors_of_an_instrumented_driver_are_known_as_traced() -> None:
+    for library in ("psycopg", "psycopg2"):
+        pytest.importorskip(library)
+        kind = import_module(f"opentelemetry.instrumentation.{library}")._new_cursor_factory()
+        assert clients._is_traced(object.__new__(type("Cursor", (), {"__module__": kind.__module__})))
+    dbapi = import_module("opentelemetry.instrumentation.dbapi")
+    # As PyMySQL's are.
+    assert clients._is_traced(dbapi.get_traced_cursor_proxy(object(), dbapi.DatabaseApiIntegration("", "")))
+    with closing(sqlite3.connect(":memory:")) as connection:
+        assert clients._is_traced(connection.cursor())
+    with closing(sqlite3.Connection(":memory:")) as connection:
+        assert not clients._is_traced(connection.cursor())
+
+
 def test_long_statement_is_cut(call: Any) -> None:
     sql = "SELECT 1" + " + 1" * 5000
 
@@ -284,7 +309,7 @@ def test_package_of_each_instrumentation_is_a_dependency_of_the_image(library: s
 
 def loaded_after(code: str, **environment: str) -> set[str]:
     """Return the modules that are loaded after `code`, in a process of its own."""
-    code = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    code = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, "OTEL_TRACES_EXPORTER": "none", **environment},
@@ -293,7 +318,8 @@ def loaded_after(code: str, **environment: str) -> set[str]:
         check=True,
         timeout=60,
     )
-    return set(json.loads(result.stdout.splitlines()[-1]))
+    # Standard output is the log's.
+    return set(json.loads(result.stderr.splitlines()[-1]))
 
 
 WITH_VANTAGE = "from flask import Flask\nfrom flask_vantage import Vantage\nVantage(Flask('app'))\n"
@@ -329,13 +355,17 @@ def test_failing_instrumentation_is_logged_and_the_import_goes_on(lines: ReadLin
 # instrument: auto -----------------------------------------------------------------------------------------------------
 
 
-def test_auto_sees_what_vantage_sees_and_names_no_raw_path() -> None:
+SET_UP = {
+    "auto": "from flask_vantage import auto\nauto.instrument()\nfrom plain_app import app\n",
+    "Vantage(app)": "from plain_app import app\nfrom flask_vantage import Vantage\nVantage(app)\n",
+}
+
+
+@pytest.mark.parametrize("mode", SET_UP)
+def test_both_modes_see_the_same_and_name_no_raw_path(mode: str) -> None:
     collector = Collector()
     code = (
-        "import sys; sys.argv = ['auto', 'plain_app:app']\n"
-        "from flask_vantage import auto, serve\n"
-        "auto.instrument()\n"
-        "client = serve.load_app('plain_app:app').test_client()\n"
+        "client = app.test_client()\n"
         "assert client.get('/notes/7').get_json() == {'note': 7}\n"
         "assert client.get('/wp-login.php').status_code == 404\n"
         "from opentelemetry import trace\n"
@@ -343,7 +373,7 @@ def test_auto_sees_what_vantage_sees_and_names_no_raw_path() -> None:
     )
     try:
         loaded_after(
-            code,
+            SET_UP[mode] + code,
             PYTHONPATH=f"{SOURCES}{os.pathsep}{APP / 'tests'}",
             OTEL_SERVICE_NAME="plain",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,

@@ -100,7 +100,7 @@ def test_app_without_vantage_needs_no_opentelemetry(tmp_path_factory: pytest.Tem
     (folder / "opentelemetry" / "__init__.py").write_text("raise ImportError('another version')\n")
     (folder / "prometheus_client.py").write_text("raise ImportError('another version')\n")
     (folder / "small_app.py").write_text("import flask\napp = flask.Flask('small')\n")
-    settings = environment(PORT="1", VANTAGE_HOST="192.0.2.1")
+    settings = environment(PORT="1", VANTAGE_HOST="192.0.2.1", OTEL_TRACES_EXPORTER="console")
     settings["PYTHONPATH"] = f"{folder}:{settings['PYTHONPATH']}"
     result = subprocess.run(
         [sys.executable, "-m", "flask_vantage.serve", "small_app:app"],

@@ -71,7 +71,6 @@ def test_waitress_channel_has(channel: Any, name: str) -> None:
     ("owner", "name"),
     [
         (WSGITask, "build_response_header"),
-        (WSGITask, "set_close_on_finish"),
         (ErrorTask, "execute"),
         (ErrorTask, "write"),
         (ErrorTask, "status"),

@@ -165,3 +165,23 @@ def test_file_is_handed_over_to_the_server_unchanged(app: Flask) -> None:
     with app.test_request_context("/file") as context:
         environ = {**context.request.environ, "wsgi.file_wrapper": Wrapper}
     assert type(app(environ, lambda *_: lambda _: None)) is Wrapper
+
+
+def test_websocket_that_ends_under_gunicorn_is_no_error(app: Flask, lines: ReadLines, spans: Spans) -> None:
+    class Used(Response):
+        """The connection was used as a WebSocket: no response follows."""
+
+        def __call__(self, *_: object) -> list[bytes]:
+            raise StopIteration
+
+    @app.get("/socket")
+    def websocket() -> Response:
+        return Used()
+
+    with pytest.raises(StopIteration):
+        app.test_client().get("/socket")
+    (line,) = lines()
+    assert (line["level"], line["http_response_status_code"], line["http_route"]) == ("info", 101, "/socket")
+    assert "exception_type" not in line
+    (span,) = spans()
+    assert span.status.is_ok

@@ -119,6 +119,12 @@ def test_a_writable_directory_is_in_memory_and_every_users() -> None:
     ]
 
 
+def test_trusted_proxies_reach_the_server() -> None:
+    words = unit(trusted_proxies=["172.29.238.1", "10.0.0.0/8"]).docker_arguments
+    assert "--env=VANTAGE_TRUSTED_PROXIES=172.29.238.1,10.0.0.0/8" in words
+    assert not [word for word in unit().docker_arguments if "PROXIES" in word]
+
+
 def test_a_user_without_an_entry_in_passwd_has_a_name() -> None:
     assert "--env=USER=app" in unit().docker_arguments
     assert "--env=USER=me" in unit(environment={"USER": "me"}).docker_arguments
@@ -137,6 +143,7 @@ def test_home_is_writable_in_an_image_built_without_a_dockerfile(folder: Path) -
         ("writable", ["logs"], "logs"),
         ("writable", ["/a:/b"], "/a:/b"),
         ("ready_seconds", 0, "0"),
+        ("trusted_proxies", ["caddy"], "caddy"),
     ],
 )
 def test_invalid_values_of_the_keys_are_refused(key: str, value: Any, word: str) -> None:

@@ -68,6 +68,8 @@ def test_a_replica_differs_in_name_port_and_instance_alone() -> None:
     added = [line.strip() for line in second if line not in first]
     assert added == [
         "Description=Vantage: Flask app blog, replica 2",
+        # Written before each start, for the service of this name.
+        "EnvironmentFile=-/run/vantage/blog-2.env",
         "ExecStartPre=/usr/local/lib/vantage/vantage_unit.py pre-start blog-2",
         "--name=vantage-blog-2 --hostname=blog-2 \\",
         "--publish=127.0.0.1:8001:8000 \\",

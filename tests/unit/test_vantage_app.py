@@ -429,10 +429,12 @@ def test_rollback_is_one_command_and_its_own_reverse(host: FakeHost, deployed: P
     assert "docker tag sha256:old hello:1" in host.commands
 
 
-def test_rollback_starts_no_probation_and_no_before_start(host: FakeHost, deployed: Path) -> None:
+def test_rollback_ends_the_probation_and_runs_no_before_start(host: FakeHost, deployed: Path) -> None:
     assert main(["rollback"]) == 0
     assert not before_start_runs(host)
-    assert not [command for command in host.commands if "probation" in command]
+    assert [command for command in host.commands if "probation" in command] == [
+        "systemctl stop vantage-probation.service"
+    ]
 
 
 def test_rollback_without_its_image_changes_nothing(

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Headers that are added to each response, unless the app has set them.
-_IDENTITY_HEADERS = frozenset(("x-request-id", "x-trace-id"))
-
 
 class TelemetryMiddleware:
     """Wraps `app`; `quiet_paths` (probes and scrapes) get no span, no metric and a debug line."""
@@ -80,13 +77,19 @@ class TelemetryMiddleware:
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             state.status = int(status[:3])
-            added, names = identity, {name.lower() for name, _ in headers}
-            if not names.isdisjoint(_IDENTITY_HEADERS):
-                added = [header for header in identity if header[0].lower() not in names]
+            added = identity
+            # A header that the app has set stays the only one of its name; most responses have none with an X.
+            if own := [name.lower() for name, _ in headers if name[:1] in "Xx"]:
+                added = [header for header in identity if header[0].lower() not in own]
             return start_response(status, headers + added, exc_info)
 
         try:
             body = self._app(environ, cast("StartResponse", start))
+        except StopIteration:
+            # How an app tells gunicorn that it has used the connection itself: Flask-Sock, after a WebSocket.
+            state.status = 101
+            self._finish(state)
+            raise
         except BaseException as error:
             state.exception = error
             state.status = 500

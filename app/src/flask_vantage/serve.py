@@ -6,6 +6,7 @@ import argparse
 import gc
 import importlib
 import json
+import os
 import resource
 import secrets
 import signal
@@ -86,6 +87,7 @@ class Server:
         self._settings = settings
         self._signals = 0
         self._busy = BusyThreads(settings.threads)
+        limit = app.config.get("MAX_CONTENT_LENGTH")
         self._server = HttpServer(
             TrustedProxies(app, settings.trusted_proxies),
             self,
@@ -94,7 +96,8 @@ class Server:
             threads=settings.threads,
             connection_limit=settings.connection_limit,
             body_limit=settings.max_body_bytes,
-            app_body_limit=app.config["MAX_CONTENT_LENGTH"],
+            # Flask itself reports a value of another type, when it compares it.
+            app_body_limit=int(limit) if isinstance(limit, int | float) else None,
             max_request_header_size=64 * 1024,
             # A larger body goes to a temporary file: the container's memory is for the app.
             inbuf_overflow=64 * 1024,
@@ -246,8 +249,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", help="module:app or module:factory")
     options = parser.parse_args(arguments)
     try:
-        settings = Settings.from_environment()
         app = load_app(options.target)
+        # In an app without Vantage, the variables OTEL_* are for the app's own tracing.
+        is_ours = "vantage" in app.extensions
+        settings = Settings.from_environment(
+            {name: value for name, value in os.environ.items() if is_ours or not name.startswith("OTEL_")}
+        )
     except (SettingsError, TargetError) as error:
         print(f"vantage-serve: {error}", file=sys.stderr)
         return 2

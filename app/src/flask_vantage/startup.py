@@ -17,8 +17,8 @@ def explain(error: OSError) -> str:
 def _fix(error: OSError) -> str:
     if error.errno == errno.EROFS:
         return (
-            "This directory is read-only in the container. Write to the app's data directory (flask_app_data) "
-            "or to /tmp, and log to the standard output."
+            "It is read-only in the container. Write to the app's data directory (flask_app_data), to a directory of "
+            "flask_app_writable or to /tmp, and log to the standard output."
         )
     if isinstance(error, PermissionError):
         return f"User {os.getuid()} may not do this. Give that user access, or run the app as another (flask_app_user)."

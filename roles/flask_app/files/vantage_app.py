@@ -467,6 +467,9 @@ def rollback(owner: str, reason: str = "", check: bool = False) -> None:
             f"the image of the previous version is not on this host: {', '.join(missing)}. "
             "Deploy that version with site.yml. Nothing was changed."
         )
+    if not reason and not check:
+        # It would judge the versions of before.
+        vantage_unit.run("systemctl", "stop", f"{PROBATION_UNIT}.service")
     installed = [unit for unit in vantage_unit.installed_units() if unit.owner == owner]
     now = {unit.service: unit.image for unit in installed}
     for service, unit in units.items():

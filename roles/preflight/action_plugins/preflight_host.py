@@ -83,13 +83,13 @@ class ActionModule(ActionBase):
             options = self._templar.template(variables.get("docker_daemon_options")) or {}
             given = {"run_file": RUN_FILE, "data_root": options.get("data-root", "")}
             state = self.program("gather_host_state.py", variables, json.dumps(given))
-            other, result["state"] = state["run"], state
+            other, result = state["run"], result | {"state": state}
         elif step == "begin" and changes:
             other = self.begin(own, variables)
         elif step == "end" and changes:
             self.program("record_run.py", variables, "end", RUN_FILE, own["id"])
         if changes and not is_over(other, own):
-            return result | {"failed": True, "msg": run_problem(other, host)}
+            return {"failed": True, "msg": run_problem(other, host)}
         return result | {"changed": False}
 
     def begin(self, own: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:

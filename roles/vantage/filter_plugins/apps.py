@@ -25,8 +25,7 @@ def own_apps(given: Mapping[str, Any], demo: list[dict[str, Any]]) -> list[dict[
     app |= {
         key: str(app[key]).lower() in {"true", "yes", "1", "on"} for key in ("metrics", "shared_data") if key in app
     }
-    if isinstance(app.get("writable"), str):
-        app["writable"] = app["writable"].split(",")
+    app |= {key: app[key].split(",") for key in ("writable", "trusted_proxies") if isinstance(app.get(key), str)}
     if not app.get("source") and not app.get("image"):
         return demo
     folder = Path(str(app.get("source", ""))).expanduser().resolve() if app.get("source") else None

@@ -14,6 +14,8 @@ from vantage_tools.dashboards import links
 from vantage_tools.dashboards.queries import LOKI, PROMETHEUS
 
 REQUESTS = "http_server_request_duration_seconds"
+# Recorded, and thus known of an app without metrics, too, whose spans are counted.
+SERVICES, ROUTES = "service_name:http_server_requests:rate5m", "service_name_http_route:http_server_requests:rate5m"
 EVERYTHING = VariableOption(text="All", value="$__all", selected=True)
 
 
@@ -62,7 +64,7 @@ def traced_variable(metric: str, condition: str) -> QueryVariable:
 
 def route_variable() -> QueryVariable:
     """Which routes are shown. A line or series without a route belongs to "All", hence the `*`."""
-    query = f'label_values({REQUESTS}_count{{service_name=~"$service"}}, http_route)'
+    query = f'label_values({ROUTES}{{service_name=~"$service"}}, http_route)'
     return _choice("route", "Route", query, "Route templates to show.", ".*")
 
 

@@ -21,6 +21,7 @@ FAILED = 'http_response_status_code=~"5.."'
 COUNT, BUCKET = f"{board.REQUESTS}_count", f"{board.REQUESTS}_bucket"
 BY_ROUTE = "service_name_http_route:http_server"
 BY_SERVICE = "service_name:http_server"
+RECORDED_BUCKETS = f"service_name_http_route_le:{BUCKET}:rate5m"
 DURATION = f"{BY_SERVICE}_request_duration_seconds"
 # Label and figure of each graph that is shown for the last minutes and the last hours.
 SIDES = (
@@ -40,7 +41,7 @@ def build() -> Dashboard:
         "Which service is slow or failing, since when, on which route, with the log lines and traces that show why.",
         [
             # Engines write log lines too but are not apps: "All" means every service that answers requests.
-            board.service_variable(everything=""),
+            board.service_variable(board.SERVICES, everything=""),
             board.route_variable(),
             board.instance_variable(),
             board.traced_variable(COUNT, SERVICE),
@@ -156,12 +157,21 @@ def _rate(extra: str = "", window: str = "$__rate_interval") -> str:
     return f"sum by (service_name) (rate({COUNT}{{{RAW}{extra}}}[{window}]))"
 
 
+def _or_of_spans(query: str, recorded: str) -> str:
+    """Return the query; of an app without metrics of its own, what is recorded over five minutes from its spans."""
+    return f"{query} or ({recorded} unless on (service_name) {BY_SERVICE}_own_requests:rate5m)"
+
+
+def _recorded(metric: str, by: str = "service_name") -> str:
+    return f"sum by ({by}) ({metric}{{{ROUTE}}})"
+
+
 def _over_time() -> Panels:
     yield graph(
         "Requests over time",
         "Requests per second by service.",
         Options(width=8, unit="reqps", minimum=0, data_links=_more(), empty=NO_REQUESTS),
-        {"{{service_name}}": _rate()},
+        {"{{service_name}}": _or_of_spans(_rate(), _recorded(board.ROUTES))},
     )
     # Of the buckets, as these carry exemplars: the largest one counts all.
     failed = f"sum by (service_name) (max without (le) (rate({BUCKET}{{{RAW}, {FAILED}}}[$__rate_interval])))"
@@ -179,12 +189,18 @@ def _over_time() -> Panels:
             empty=NO_REQUESTS,
             exemplars="{{service_name}}",
         ),
-        {"{{service_name}}": f"({failed} or 0 * {_rate()}) / ({_rate()} > 0)"},
+        {
+            "{{service_name}}": _or_of_spans(
+                f"({failed} or 0 * {_rate()}) / ({_rate()} > 0)",
+                f"{_recorded(f'{BY_ROUTE}_errors:rate5m')} / ({_recorded(board.ROUTES)} > 0)",
+            )
+        },
     )
     shades = [
         named(name, color=panels.colour(shade)) for name, shade in (("p50", "blue"), ("p95", "orange"), ("p99", "red"))
     ]
-    by_bucket = f"sum by (le) (rate({BUCKET}{{{RAW}}}[$__rate_interval]))"
+    per_service = f"sum by (service_name, le) (rate({BUCKET}{{{RAW}}}[$__rate_interval]))"
+    by_bucket = f"sum by (le) ({_or_of_spans(per_service, _recorded(RECORDED_BUCKETS, 'service_name, le'))})"
     yield graph(
         "Duration over time",
         "Quantiles over all selected services. A dot is one request: click it to open its trace.",
@@ -201,9 +217,15 @@ def _over_time() -> Panels:
 
 def _side_by_side() -> Panels:
     rate, red = _rate(window="1m"), {"mode": "shades", "fixedColor": "red"}
-    requests = {"5m": rate, "6h": f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"}
-    errors = {"5m": f"{_rate(f', {FAILED}', '1m')} or 0 * {rate}", "6h": f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}"}
-    per_service = f"sum by (le, service_name) (rate({BUCKET}{{{RAW}}}[1m]))"
+    requests = {"5m": _or_of_spans(rate, _recorded(board.ROUTES)), "6h": f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"}
+    failed = f"{_rate(f', {FAILED}', '1m')} or 0 * {rate}"
+    errors = {
+        "5m": _or_of_spans(failed, _recorded(f"{BY_ROUTE}_errors:rate5m")),
+        "6h": f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}",
+    }
+    per_service = _or_of_spans(
+        f"sum by (le, service_name) (rate({BUCKET}{{{RAW}}}[1m]))", _recorded(RECORDED_BUCKETS, "service_name, le")
+    )
     p95 = {"5m": f"histogram_quantile(0.95, {per_service})", "6h": f"{DURATION}:p95_5m{{{SERVICE}}}"}
     for last, words, origin in SIDES:
         yield graph(
