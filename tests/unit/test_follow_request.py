@@ -401,7 +401,7 @@ def settings_of(app: dict[str, Any] | None, **given: Any) -> Settings:
     """The settings that the program reads from the words with which the role calls it."""
     (task,) = (task for task in load(ROLES / "verify/tasks/request.yml") if "ansible.builtin.script" in task)
     host = Host("verify", vantage_apps=[app] if app else [], **given)
-    program, argument = shlex.split(host.value(task["ansible.builtin.script"]))
+    program, argument = shlex.split(host.value(task["ansible.builtin.script"]["cmd"]))
     assert program == "follow_request.py"
     return Settings(**json.loads(argument))
 
