@@ -169,8 +169,9 @@ class Server:
         self._server.wake()
 
     def watch(self, running: list[Running], waiting: int) -> None:
-        """Log when all threads are busy."""
-        self._busy.watch(running, waiting)
+        """Log when all threads are busy; while the server stops, that is told at the end."""
+        if not self._server.is_draining:
+            self._busy.watch(running, waiting)
 
     def report_exception(self, method: str, path: str, error: BaseException) -> None:
         """Log an exception that left the app, unless the access line has it already."""
