@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import pytest
@@ -39,10 +39,10 @@ def statuses(served: Served) -> list[int]:
 def answers_within(served: Served, path: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
-            return ask(served, path) == 200
-        except OSError:
-            continue
+        with suppress(OSError):
+            if ask(served, path) == 200:
+                return True
+        time.sleep(0.05)
     return False
 
 
@@ -80,7 +80,11 @@ def test_threads_of_clients_that_left_are_replaced(serve: Serve, path: str) -> N
             time.sleep(0.2)
             connection.close()
         assert answers_within(served, "/", 4)
-    assert metric(served, "vantage_server_busy_threads") <= 1
+    # The server looks for clients that left once a second.
+    deadline = time.monotonic() + 4
+    while (busy := metric(served, "vantage_server_busy_threads")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert busy <= 1
 
 
 def test_client_that_closes_its_sending_half_gets_its_response(serve: Serve) -> None:
@@ -147,7 +151,9 @@ def test_slow_uploads_make_room(serve: Serve, held: ExitStack) -> None:
     try:
         for _ in range(5):
             time.sleep(0.3)
-            assert [*statuses(served), ask(served, "/")] == [200, 200, 200, 200]
+            assert statuses(served) == [200, 200, 200]
+            # While all uploads have just sent a byte, none of them is slow, and the request is told to come again.
+            assert answers_within(served, "/", 2.0)
     finally:
         stop.set()
         sender.join()

@@ -82,6 +82,11 @@ def test_a_package_below_src_is_found(tmp_path: Path) -> None:
     assert sources.find_app(str(tmp_path)) == {"object": "blog:create_app", "path": "src", "home": "src"}
 
 
+def test_a_folder_below_src_that_is_no_package_is_found(tmp_path: Path) -> None:
+    write(tmp_path, {"src/login/app.py": APP})
+    assert sources.find_app(str(tmp_path)) == {"object": "login.app:app", "path": "src", "home": "src"}
+
+
 def test_a_module_that_imports_its_neighbours_is_imported_from_its_own_folder(tmp_path: Path) -> None:
     write(tmp_path, {"app/main.py": "from models import db\n" + APP, "app/models.py": "db = 1\n"})
     assert sources.find_app(str(tmp_path)) == {"object": "main:app", "path": "app", "home": "app"}

@@ -270,10 +270,11 @@ def find_app(folder: str) -> dict[str, str]:
         if found := first_app(modules_of(base), base, bases):
             return found
     plain: list[dict[str, str]] = []
-    for inner in plain_folders(root):
-        files = [inner / f"{name}.py" for name in MODULES if (inner / f"{name}.py").is_file()]
-        base = inner if any(imports_siblings(file, root) for file in files) else root
-        plain += filter(None, [first_app(files, base, (base, *bases))])
+    for top in bases:
+        for inner in plain_folders(top):
+            files = [inner / f"{name}.py" for name in MODULES if (inner / f"{name}.py").is_file()]
+            base = inner if any(imports_siblings(file, top) for file in files) else top
+            plain += filter(None, [first_app(files, base, (base, *bases))])
     if len(plain) == 1:
         return plain[0]
     names = ", ".join(str(path.relative_to(root)) for path in looked[:8]) or "any Python file"
