@@ -53,7 +53,7 @@ def calm(vm: Machine) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("service", HOPS)
+@pytest.mark.parametrize("service", [pytest.param(one, marks=[] if one == "loki" else pytest.mark.long) for one in HOPS])
 @pytest.mark.usefixtures("calm")
 def test_hop_of_a_stopped_service_is_named_within_two_minutes(vm: Machine, service: str) -> None:
     begin = time.monotonic()
@@ -79,6 +79,7 @@ def test_app_that_hangs_is_named_within_two_minutes(vm: Machine) -> None:
         print(f"warehouse: AppNotResponding after {time.monotonic() - begin:.0f} s")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("calm")
 def test_missing_results_raise_an_alert(vm: Machine) -> None:
