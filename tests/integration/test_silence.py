@@ -53,7 +53,9 @@ def calm(vm: Machine) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("service", [pytest.param(one, marks=[] if one == "loki" else pytest.mark.long) for one in HOPS])
+@pytest.mark.parametrize(
+    "service", [pytest.param(one, marks=[] if one == "loki" else pytest.mark.long) for one in HOPS]
+)
 @pytest.mark.usefixtures("calm")
 def test_hop_of_a_stopped_service_is_named_within_two_minutes(vm: Machine, service: str) -> None:
     begin = time.monotonic()
