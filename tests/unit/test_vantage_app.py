@@ -226,6 +226,15 @@ def test_only_builds_that_no_unit_needs_are_removed(host: FakeHost) -> None:
     assert host.commands == ["docker image rm hello:1-ba9876543210"]
 
 
+def test_packages_are_kept_for_the_next_build_until_their_app_is_removed(host: FakeHost) -> None:
+    host.write_unit("hello", text("vantage/hello:0123456789ab"))
+    host.answers["docker image ls"] = "".join(
+        f"{tag}\n" for tag in ("vantage/hello:packages-0123456789ab", "vantage/gone:packages-0123456789ab")
+    )
+    vantage_app.prune_builds([])
+    assert host.commands == ["docker image rm vantage/gone:packages-0123456789ab"]
+
+
 # Whatever fails
 
 

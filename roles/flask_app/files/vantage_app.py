@@ -422,11 +422,14 @@ def prune_builds(snapshots: list[Snapshot]) -> None:
     """Removes images built here that neither a unit nor its previous version needs: a build takes 100 MB and more."""
     units = [snapshot.unit for snapshot in snapshots] + vantage_unit.installed_units()
     needed = {unit.image.removeprefix("docker.io/") for unit in units}
+    # They inherit the label of the base image. The next build of the app needs them, and removes older ones itself.
+    packages = tuple(f"vantage/{unit.primary}:packages-" for unit in units)
     template = "{{.Repository}}:{{.Tag}}"
     built = vantage_unit.run("docker", "image", "ls", "--filter=label=vantage.source", "--format", template).stdout
     for tag in built.split():
+        name = tag.removeprefix("docker.io/")
         # Only tags that end in a source digest: another tag is the user's own.
-        if re.search(r"[:-][0-9a-f]{12}$", tag) and tag.removeprefix("docker.io/") not in needed:
+        if re.search(r"[:-][0-9a-f]{12}$", name) and name not in needed and not name.startswith(packages):
             # Docker refuses while a container uses it.
             vantage_unit.run("docker", "image", "rm", tag)
 
