@@ -204,6 +204,11 @@ def test_subnet_that_a_route_leads_to_is_refused(shown: dict[str, str]) -> None:
     assert "vantage_network_subnet: 172.30.238.0/24" in problem
 
 
+def test_own_network_of_a_docker_that_is_stopped_is_no_other(shown: dict[str, str]) -> None:
+    route = f"{SUBNET} dev vantage0 proto kernel scope link src {GATEWAY} linkdown\n"
+    assert engines.problems_of_network(network_state(shown, [], route), SUBNET, GATEWAY, "vm") == []
+
+
 def test_default_route_in_two_halves_excludes_nothing(shown: dict[str, str]) -> None:
     state = network_state(shown, [], "0.0.0.0/1 via 10.8.0.1 dev tun0\n128.0.0.0/1 via 10.8.0.1 dev tun0\n")
     assert engines.problems_of_network(state, SUBNET, GATEWAY, "vm") == []

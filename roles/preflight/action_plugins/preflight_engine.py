@@ -13,6 +13,8 @@ from ansible.plugins.action import ActionBase
 ROLES = Path(__file__).resolve().parents[2]
 DOCKER = "/usr/bin/docker"
 NETWORK = "vantage"
+# The network's interface, which stays while Docker is stopped.
+BRIDGE = "vantage0"
 # The packages that each source installs, and those that they exclude although these do not say so themselves.
 WANTED = {
     "distribution": {"docker.io", "containerd", "runc"},
@@ -111,7 +113,11 @@ def taken_subnets(state: dict[str, Any]) -> Iterator[tuple[IPv4Network, str]]:
     """The IPv4 networks that the host reaches, each with what has it."""
     docker = [(text, f"the Docker network {one['name']}") for one in state["networks"] for text in one["subnets"]]
     known = {text for text, _ in docker}
-    routes = [(one["subnet"], f"the route to {one['device']}") for one in state["routes"] if one["subnet"] not in known]
+    routes = [
+        (one["subnet"], f"the route to {one['device']}")
+        for one in state["routes"]
+        if one["subnet"] not in known and one["device"] != BRIDGE
+    ]
     for text, holder in [*docker, *dict(routes).items()]:
         network = ip_network(text, strict=False)
         if isinstance(network, IPv4Network) and network.prefixlen >= MIN_ROUTE_PREFIX:
