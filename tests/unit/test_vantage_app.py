@@ -455,6 +455,20 @@ def test_rollback_without_its_image_changes_nothing(
     assert deployed.read_text() == text("hello:3")
 
 
+def test_rollback_of_a_deployment_of_secrets_says_that_it_restores_none(
+    host: FakeHost, applied: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.write_unit("hello", text("hello:3"))
+    host.answers |= {"docker container inspect": "sha256:3\n", "docker image inspect": "sha256:3\n"}
+    assert main(["deploy", "flask_app", "hello"]) == 0
+    capsys.readouterr()
+    assert main(["rollback"]) == 1
+    said = capsys.readouterr()
+    assert "secrets" in said.err
+    assert said.out == ""
+    assert not vantage_app.snapshot_path("hello").exists()
+
+
 def test_a_rollback_is_told_by_status_and_once_by_the_next_run(
     host: FakeHost, deployed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

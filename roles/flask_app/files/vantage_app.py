@@ -470,11 +470,16 @@ def rollback(owner: str, reason: str = "", check: bool = False) -> None:
             f"the image of the previous version is not on this host: {', '.join(missing)}. "
             "Deploy that version with site.yml. Nothing was changed."
         )
+    installed = [unit for unit in vantage_unit.installed_units() if unit.owner == owner]
+    now = {unit.service: unit.image for unit in installed}
+    if now.keys() == units.keys() and not any(differs(service, unit) for service, unit in units.items()):
+        raise UnitError(
+            "the last deployment changed only secrets, which a rollback does not restore. Nothing was changed. "
+            "Correct them and run site.yml again."
+        )
     if not reason and not check:
         # It would judge the versions of before.
         vantage_unit.run("systemctl", "stop", f"{PROBATION_UNIT}.service")
-    installed = [unit for unit in vantage_unit.installed_units() if unit.owner == owner]
-    now = {unit.service: unit.image for unit in installed}
     for service, unit in units.items():
         print(service, "rollback")
         if not check:
@@ -489,6 +494,12 @@ def rollback(owner: str, reason: str = "", check: bool = False) -> None:
     images = ", ".join(f"{service} {image}" for service, image in now.items())
     text = f"Rolled back at {time.strftime('%Y-%m-%d %H:%M:%S %Z')}: {reason or 'by command'}. It ran before: {images}."
     deploy(owner, list(units), rollback_reason=text)
+
+
+def differs(service: str, unit: dict[str, Any]) -> bool:
+    """Whether the unit of before, or the image that it started, is another one than now."""
+    is_image_kept = not unit["image"] or unit["image"] == vantage_unit.image_id(Unit(service, unit["text"]).image)
+    return unit["text"] != read_text(unit_path(service)) or not is_image_kept
 
 
 def start_probation(owner: str) -> None:
