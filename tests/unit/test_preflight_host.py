@@ -445,3 +445,9 @@ def test_playbook_that_changes_hosts_removes_its_record_last(playbook: str) -> N
     last = load(ROLES.parent / "playbooks" / playbook)[-1]
     task = (last.get("post_tasks") or last["tasks"])[-1]
     assert task["ansible.builtin.import_role"] == {"name": "preflight", "tasks_from": "end"}
+
+
+def test_rollback_is_a_run_of_its_own_whether_it_fails_or_not() -> None:
+    tasks = load(ROLES.parent / "playbooks/rollback.yml")[0]["tasks"]
+    found = [task.get("ansible.builtin.import_role", {}).get("tasks_from", "") or [*task][1] for task in tasks]
+    assert found[:3] == ["begin", "ansible.builtin.command", "end"]
