@@ -229,3 +229,9 @@ def test_alerts_about_checks_exist_only_where_they_run() -> None:
 def test_unit_sections_without_vantage_are_left_alone(check: FakeHost) -> None:
     check.write_unit("verify", "[Service]\nType=oneshot\n")
     assert vantage_unit.installed_units() == []
+
+
+@pytest.mark.parametrize(("interval", "seconds"), [("15s", 150), ("1m", 240), ("2m", 360)])
+def test_a_check_is_missed_only_when_scrapes_cannot_be_the_reason(interval: str, seconds: int) -> None:
+    text = Host("prometheus", prometheus_scrape_interval=interval).render(ROLES / "prometheus/templates/rules.yml.j2")
+    assert f"time() - vantage_verify_last_run_timestamp_seconds > {seconds}\n" in text

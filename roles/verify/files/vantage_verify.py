@@ -15,7 +15,6 @@ import http.client
 import json
 import sys
 import time
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,23 +53,15 @@ def log(text: str, priority: int = 5) -> None:
 # Services -------------------------------------------------------------------------------------------------------------
 
 
-def probe(url: str, below: int) -> str:
-    """Empty when the URL answers a status from 200 to `below`, otherwise the reason."""
-    try:
-        with follow_request.OPENER.open(url, timeout=PROBE_TIMEOUT) as response:
-            status = response.status
-    except urllib.error.HTTPError as error:
-        with error:
-            status = error.code
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
-    return "" if 200 <= status < below else f"answered {status}"
+def probe(unit: vantage_unit.Unit) -> str:
+    """Empty when the service is ready, otherwise the reason."""
+    return vantage_unit.problem_of(vantage_unit.ask(unit.ready_url, PROBE_TIMEOUT), unit.ready_below)
 
 
 def probe_service(unit: vantage_unit.Unit) -> list[Sample]:
     """Whether a service is ready, after it had some seconds to become so."""
-    begin, below = time.monotonic(), int(unit.settings.get("ReadyBelow") or 300)
-    while (problem := probe(unit.ready_url, below)) and time.monotonic() - begin + PROBE_PAUSE < PROBE_SECONDS:
+    begin = time.monotonic()
+    while (problem := probe(unit)) and time.monotonic() - begin + PROBE_PAUSE < PROBE_SECONDS:
         time.sleep(PROBE_PAUSE)
     took = time.monotonic() - begin
     labels = {"name": vantage_unit.unit_name(unit.service)}
