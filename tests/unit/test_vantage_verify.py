@@ -157,6 +157,29 @@ def test_outcome_and_seconds_of_each_hop_are_metrics(rows: list[Row], capsys: py
     assert problem == "<3>verify failed at hop 'trace'"
 
 
+@pytest.mark.parametrize(
+    ("sub_state", "restarts", "is_told"),
+    [
+        ("start-post", 0, False),
+        ("start-post", 1, True),
+        ("auto-restart", 0, True),
+        ("running", 0, True),
+        ("dead", 0, True),
+    ],
+)
+def test_app_that_starts_is_not_told_as_one_that_hangs(
+    rows: list[Row], check: FakeHost, sub_state: str, restarts: int, is_told: bool
+) -> None:
+    rows += [Row("app", 20.0, "FAILED", "verify failed at hop 'app'"), Row("grafana", 0.1, "healthy")]
+    write(check, "blog", "http://127.0.0.1:1/")
+    check.answers["systemctl show vantage-blog.service"] = f"SubState={sub_state}\nNRestarts={restarts}\n"
+    vantage_verify.run()
+    found = metrics()
+    assert (ready("blog", "blog") in found) is is_told
+    assert ('vantage_verify_hop_success{app="blog",hop="app"}' in found) is is_told
+    assert found['vantage_verify_hop_success{app="blog",hop="grafana"}'] == 1
+
+
 def test_file_is_replaced_whole_and_readable(rows: list[Row]) -> None:
     vantage_verify.run()
     assert vantage_verify.METRICS.stat().st_mode & 0o777 == 0o644

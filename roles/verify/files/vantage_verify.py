@@ -30,6 +30,8 @@ TIMER, SERVICE = "vantage-verify.timer", "vantage-verify.service"
 PROBE_SECONDS, PROBE_TIMEOUT, PROBE_PAUSE = 20.0, 5.0, 2.0
 # An alert that is not sent again by then has ended: two checks, and some room.
 ALERT_SECONDS = 180
+# Hops that are missing while the app starts.
+APP_HOPS = {"app", "replicas"}
 HELP = {
     "vantage_service_ready": "Whether the service answered at its readiness URL.",
     "vantage_service_ready_seconds": "Seconds until it did, or until it was given up.",
@@ -58,12 +60,20 @@ def probe(unit: vantage_unit.Unit) -> str:
     return vantage_unit.problem_of(vantage_unit.ask(unit.ready_url, PROBE_TIMEOUT), unit.ready_below)
 
 
+def is_starting(service: str) -> bool:
+    """Whether its unit still waits for the service to become ready; one that ended and is started again is not waited for."""
+    shown = vantage_unit.systemd_properties(service, "SubState", "NRestarts")
+    return shown.get("SubState", "").startswith("start") and shown.get("NRestarts") == "0"
+
+
 def probe_service(unit: vantage_unit.Unit) -> list[Sample]:
-    """Whether a service is ready, after it had some seconds to become so."""
+    """Whether a service is ready, after it had some seconds to become so; nothing while it starts."""
     begin = time.monotonic()
     while (problem := probe(unit)) and time.monotonic() - begin + PROBE_PAUSE < PROBE_SECONDS:
         time.sleep(PROBE_PAUSE)
     took = time.monotonic() - begin
+    if problem and is_starting(unit.service):
+        return []
     labels = {"name": vantage_unit.unit_name(unit.service)}
     if unit.owner == vantage_unit.APP_OWNER:
         labels["app"] = unit.primary
@@ -92,6 +102,8 @@ def follow(given: dict[str, Any]) -> list[Sample]:
     samples = []
     for row in verification.rows:
         if row.found.startswith("- ("):
+            continue
+        if row.problem and row.hop in APP_HOPS and any(map(is_starting, settings.replicas or [settings.app])):
             continue
         labels = {"app": settings.app, "hop": row.hop}
         samples.append(Sample("vantage_verify_hop_success", labels, float(not row.problem)))
