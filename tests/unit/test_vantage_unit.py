@@ -409,11 +409,12 @@ def test_remove_takes_what_its_owner_does_not_keep_and_nothing_else(
 
 
 def test_a_removed_replica_leaves_neither_unit_nor_state(host: FakeHost) -> None:
-    path = host.write_unit("hello-2", REPLICA)
+    path = host.write_unit("hello-2", REPLICA + "NoProxy=10.0.0.0/8\n")
     start("hello-2")
+    assert [*(host.root / "STATE").glob("hello-2.*")]
     assert main(["remove", "flask_app", "hello"]) == 0
     assert not path.exists()
-    assert not (host.root / "STATE/hello-2.json").exists()
+    assert [*(host.root / "STATE").glob("hello-2.*")] == []
 
 
 @pytest.mark.parametrize(

@@ -205,13 +205,16 @@ def no_proxy(unit: Unit) -> str:
     return ",".join(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
 
 
+def environment_path(service: str) -> Path:
+    return STATE / f"{service}.env"
+
+
 def write_environment(unit: Unit) -> None:
     """Writes the file from which the unit's `docker run --env=NO_PROXY` takes the value."""
     if "NoProxy" in unit.settings:
         STATE.mkdir(mode=0o755, exist_ok=True)
         value = no_proxy(unit)
-        path = STATE / f"{unit.service}.env"
-        path.write_text(f'NO_PROXY="{value}"\nno_proxy="{value}"\n', encoding="utf-8")
+        environment_path(unit.service).write_text(f'NO_PROXY="{value}"\nno_proxy="{value}"\n', encoding="utf-8")
 
 
 def installed_units() -> list[Unit]:
@@ -537,7 +540,8 @@ def remove(owner: str, keep: list[str], check: bool = False) -> None:
         run("systemctl", "daemon-reload")
         # A unit that ended with an error would be listed as failed until the next boot.
         run("systemctl", "reset-failed", path.name)
-        state_path(unit.service).unlink(missing_ok=True)
+        for file in (state_path(unit.service), environment_path(unit.service)):
+            file.unlink(missing_ok=True)
 
 
 def started_before(unit: str, file: Path) -> bool:
