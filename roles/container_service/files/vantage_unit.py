@@ -595,7 +595,7 @@ def ensure_docker(subnet: str, gateway: str, check: bool = False) -> None:
 
 
 def deployment_path(owner: str) -> Path:
-    """What vantage_app.py keeps of an owner's last deployment: the units of before, and whether it was rolled back."""
+    """What vantage_app.py keeps of an owner's last deployment: the previous units, and whether it was rolled back."""
     return CACHE / "deployments" / f"{owner}.json"
 
 

@@ -4,7 +4,7 @@
 With --check a command prints what it would change, and changes nothing.
 
 `canary` is the checker of a unit file: it runs before the file takes its place, only where the file differs. `deploy` swaps
-the versions, `probation` watches the new ones for a minute, and `rollback` returns to those of before.
+the versions, `probation` watches the new ones for a minute, and `rollback` returns to the previous ones.
 """
 
 from __future__ import annotations
@@ -438,7 +438,7 @@ def prune_builds(snapshots: list[Snapshot]) -> None:
 
 
 def record_deployment(owner: str, snapshots: list[Snapshot], rollback: str) -> None:
-    """Keeps the units of before for `rollback`, across reboots; nothing if no app ran before."""
+    """Keeps the previous units for `rollback`, across reboots; nothing if no app ran before."""
     units = {one.service: {"text": one.unit.text, "image": one.image_id} for one in snapshots if one.unit.text}
     if not any(one.was_active for one in snapshots):
         units = {}
@@ -478,7 +478,7 @@ def rollback(owner: str, reason: str = "", check: bool = False) -> None:
             "Correct them and run site.yml again."
         )
     if not reason and not check:
-        # It would judge the versions of before.
+        # It would judge the previous versions.
         vantage_unit.run("systemctl", "stop", f"{PROBATION_UNIT}.service")
     for service, unit in units.items():
         print(service, "rollback")
@@ -497,7 +497,7 @@ def rollback(owner: str, reason: str = "", check: bool = False) -> None:
 
 
 def differs(service: str, unit: dict[str, Any]) -> bool:
-    """Whether the unit of before, or the image that it started, is another one than now."""
+    """Whether the previous unit, or the image that it started, differs from the present one."""
     is_image_kept = not unit["image"] or unit["image"] == vantage_unit.image_id(Unit(service, unit["text"]).image)
     return unit["text"] != read_text(unit_path(service)) or not is_image_kept
 
