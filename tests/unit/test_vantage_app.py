@@ -547,6 +547,22 @@ def test_a_probation_leaves_a_run_alone_that_replaces_the_apps(
     assert deployed.read_text() == text("hello:3")
 
 
+def test_a_probation_leaves_a_run_alone_that_began_while_it_waited(
+    host: FakeHost, deployed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter(["hello ended 2 times", ""])
+    monkeypatch.setattr(vantage_app, "watch", lambda _: next(reasons))
+
+    @contextlib.contextmanager
+    def lock():  # type: ignore[no-untyped-def]
+        vantage_app.save_snapshot("hello")
+        yield
+
+    monkeypatch.setattr(vantage_app, "apps_lock", lock)
+    assert main(["probation", "flask_app"]) == 0
+    assert deployed.read_text() == text("hello:3")
+
+
 # Check mode
 
 

@@ -72,6 +72,11 @@ def save_snapshot(service: str) -> None:
     write_text(saved, read_text(unit_path(service)))
 
 
+def is_replacing() -> bool:
+    """Whether a run has written units from which nothing was started yet."""
+    return any(snapshot_folder().glob("*.service"))
+
+
 def restore_file(service: str, text: str) -> None:
     """Writes the unit file as it was; a service that did not exist is stopped and its unit removed."""
     path = unit_path(service)
@@ -534,7 +539,7 @@ def watch(owner: str) -> str:
                 calm = time.monotonic()
             last[service] = count
             # While a run replaces the apps, what fails is its own matter.
-            if count - first[service] >= PROBATION_ENDS and not any(snapshot_folder().glob("*.service")):
+            if count - first[service] >= PROBATION_ENDS and not is_replacing():
                 return f"{service} ended {count - first[service]} times within {time.monotonic() - begin:.0f} s of its deployment"
     return ""
 
@@ -554,10 +559,14 @@ def last_words(service: str) -> str:
 
 def probation(owner: str) -> None:
     """Rolls back if an app of the last deployment ends again and again."""
-    if reason := watch(owner):
+    while reason := watch(owner):
         with apps_lock():
+            # The lock may be that of a run which has begun since.
+            if is_replacing():
+                continue
             cause = last_words(reason.partition(" ")[0])
             rollback(owner, f"{reason} ({cause})" if cause else reason)
+            return
 
 
 # The command line -----------------------------------------------------------------------------------------------------
