@@ -37,3 +37,12 @@ HOP = "verify failed at hop 'log': no line in Loki within 30 s. See journalctl."
 def test_message_is_the_hop_that_failed(result: dict[str, Any]) -> None:
     (message,) = [task["ansible.builtin.fail"]["msg"] for task in TASKS if "ansible.builtin.fail" in task]
     assert Host("verify", __verify_result=result).value(trust_as_template(message)) == HOP
+
+
+@pytest.mark.parametrize("name", ["storefront", "gone"])
+def test_app_that_no_longer_runs_is_left_to_the_check(name: str) -> None:
+    host = Host("verify", verify_app=name, vantage_apps=[{"name": "blog", "image": "blog:1", "port": 8002}])
+    settings = host.value(host.variables["__verify_settings"])
+    assert settings["app"] == name
+    assert settings["replicas"] == {}
+    assert ":0/" in settings["url"]
