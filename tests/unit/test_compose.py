@@ -86,6 +86,9 @@ def test_service_is_what_its_unit_is(role: str) -> None:
     assert service["security_opt"] == [options["security-opt"]]
     assert service.get("network_mode", "vantage") == options["network"]
     assert service.get("ports", []) == re.findall(r"--publish=(\S+)", text)
+    proxies = [name for name in service.get("environment", {}) if name.lower().endswith("_proxy")]
+    assert proxies == re.findall(r'--env="?(\w+_proxy)=', text, re.IGNORECASE)
+    assert set(proxies) == {"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
     volumes = {value.split(":")[1]: ":ro" in value for value in re.findall(r"--volume=(\S+)", text)}
     mounted = {mount["target"]: mount.get("read_only", False) for mount in service.get("volumes", [])}
     # On a host the dashboards are copied into the folder of the config.

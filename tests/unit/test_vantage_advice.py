@@ -42,6 +42,11 @@ def test_the_cause_is_that_of_the_last_traceback() -> None:
     assert find_cause(log, "/srv/app") == "board/store.py, line 13: ValueError: second"
 
 
+def test_a_file_beside_the_folder_keeps_its_path() -> None:
+    log = traceback("ValueError: no").replace("/srv/app/", "/srv/apple/")
+    assert find_cause(log, "/srv/app").startswith("/srv/apple/")
+
+
 @pytest.mark.parametrize("log", ["", "killed\n", 'File "x.py" is missing\n', "{not json\n", "[1]\n"])
 def test_a_log_without_a_traceback_has_no_cause(log: str) -> None:
     assert find_cause(log, "/srv/app") == ""

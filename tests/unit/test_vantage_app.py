@@ -77,6 +77,13 @@ def test_canary_mounts_only_read_only_volumes(tmp_path: Path) -> None:
     ]
 
 
+def test_canary_keeps_the_arguments_of_the_app(tmp_path: Path) -> None:
+    command = ["--name=web", "--volume=/in/the/app", "--publish=x", "--rm"]
+    unit = Unit("hello", text("hello:2").replace("  hello:2\n", f"  hello:2 {' '.join(command)}\n"))
+    found = vantage_app.canary_arguments(unit, tmp_path)
+    assert found[found.index("hello:2") + 1 :] == command
+
+
 @pytest.mark.parametrize("reason", ["no app runs", "the app opts out"])
 def test_no_canary_starts_where_it_is_not_needed(host: FakeHost, candidate: Path, reason: str) -> None:
     if reason == "no app runs":

@@ -189,6 +189,8 @@ HEAD = """\
 # `make compose-up` starts it, makes the password and verifies it; docs/compose.md says more.
 """
 COMPOSE_SECRETS = "compose/secrets"
+# Empty: the Docker client's configuration adds them to each container that does not have them.
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 # Gives the volumes to their users, as a unit does before it starts.
 PREPARE = "prepare"
 # 60 MB a service, and its end survives a restart of Promtail.
@@ -307,7 +309,8 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "pids_limit": service["pids"],
         "tmpfs": service["tmpfs"],
         "ports": service["published"],
-        "environment": {key: str(value) for key, value in service["environment"].items()},
+        "environment": ({} if service["proxy"] else dict.fromkeys(PROXIES, ""))
+        | {key: str(value) for key, value in service["environment"].items()},
         # Raw: Compose would replace $ and quotes in it.
         "env_file": [{"path": f"./{COMPOSE_SECRETS}/{service['home']}/{ENVIRONMENT}", "format": "raw"}]
         if service["secret_environment"]

@@ -48,7 +48,7 @@ def find_cause(log: str, folder: str = "/") -> str:
     own = [match for number, match in frames if number > first and not FOREIGN.search(match[1])]
     file, line = (own[-1] if own else last).groups()
     error = next((line for line in lines[last_number + 1 :] if line.strip() and not line[0].isspace()), "")
-    if posixpath.dirname(file).startswith(folder.rstrip("/")) and folder != "/":
+    if file.startswith(folder.rstrip("/") + "/") and folder != "/":
         file = posixpath.relpath(file, folder)
     return f"{file}, line {line}: {error[:300]}".rstrip(": ")
 

@@ -152,12 +152,19 @@ def canary_folder(service: str) -> Path:
     return vantage_unit.CACHE / "canary" / service
 
 
+def split_at_image(unit: Unit, words: list[str]) -> tuple[list[str], list[str]]:
+    """The options of `docker run`, and what follows them: the image and the arguments of the app, which may look alike."""
+    position = words.index(unit.image) if unit.image in words else len(words)
+    return words[:position], words[position:]
+
+
 def side_arguments(unit: Unit, name: str) -> list[str]:
     """Arguments of `docker run` for the same container under another name, without host port and network alias."""
     dropped = {"--rm", "--publish", "--network-alias", "--log-driver"}
-    words = [word for word in unit.docker_arguments if word.partition("=")[0] not in dropped]
-    words = [f"--name={name}" if word.startswith("--name=") else word for word in words]
-    return ["--detach", "--log-driver=local", *words]
+    options, program = split_at_image(unit, unit.docker_arguments)
+    options = [word for word in options if word.partition("=")[0] not in dropped]
+    options = [f"--name={name}" if word.startswith("--name=") else word for word in options]
+    return ["--detach", "--log-driver=local", *options, *program]
 
 
 def canary_arguments(unit: Unit, data: Path) -> list[str]:
@@ -166,7 +173,8 @@ def canary_arguments(unit: Unit, data: Path) -> list[str]:
     Two containers on one data folder can corrupt an SQLite file, so every writable volume is an empty folder in `data`.
     """
     arguments, volumes, user = [], 0, option(unit, "user")
-    for word in side_arguments(unit, canary_name(unit.service)):
+    options, program = split_at_image(unit, side_arguments(unit, canary_name(unit.service)))
+    for word in options:
         name, _, value = word.partition("=")
         if name == "--volume" and "ro" not in "".join(value.split(":", 2)[2:3]).split(","):
             folder = data / str(volumes)
@@ -178,7 +186,7 @@ def canary_arguments(unit: Unit, data: Path) -> list[str]:
                     shutil.chown(folder, int(uid), int(gid))
             word, volumes = f"--volume={folder}:{value.split(':')[1]}", volumes + 1
         arguments.append(word)
-    return arguments
+    return [*arguments, *program]
 
 
 def remove_container(name: str) -> None:
@@ -188,8 +196,8 @@ def remove_container(name: str) -> None:
 def run_before_start(unit: Unit, arguments: list[str], what: str) -> None:
     """Runs the app's command before_start with the arguments of its container; raises UnitError if it fails."""
     name = f"vantage-{unit.service}-before-start"
-    position = arguments.index(unit.image)
-    options = [word for word in arguments[:position] if word.partition("=")[0] not in {"--entrypoint", "--name"}]
+    given, _ = split_at_image(unit, arguments)
+    options = [word for word in given if word.partition("=")[0] not in {"--entrypoint", "--name"}]
     # Its image's own command and arguments belong to the entrypoint that a shell replaces.
     shell = [f"--name={name}", "--entrypoint=/bin/sh", unit.image, "-c", unit.before_start]
     try:
