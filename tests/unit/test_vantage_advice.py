@@ -47,6 +47,13 @@ def test_a_file_beside_the_folder_keeps_its_path() -> None:
     assert find_cause(log, "/srv/app").startswith("/srv/apple/")
 
 
+@pytest.mark.parametrize("frame", ['File "<frozen os>", line 717, in __getitem__', "raise KeyError(key) from None"])
+def test_a_missing_environment_variable_is_named_with_both_keys(frame: str) -> None:
+    text = advise(f"{TRACEBACK.format(error=frame)}KeyError: 'GATE_SECRET'\n", HERE)
+    for word in ("GATE_SECRET", "flask_app_environment", "flask_app_env_file"):
+        assert word in text
+
+
 @pytest.mark.parametrize("log", ["", "killed\n", 'File "x.py" is missing\n', "{not json\n", "[1]\n"])
 def test_a_log_without_a_traceback_has_no_cause(log: str) -> None:
     assert find_cause(log, "/srv/app") == ""

@@ -114,7 +114,9 @@ ADVICE: list[tuple[str, str | Callable[[str, Container], str]]] = [
 def environment_variable(lines: list[str]) -> str:
     """The variable that `os.environ[…]` did not find."""
     for number, line in enumerate(lines):
-        if (match := re.match(r"KeyError: '(\w+)'", line)) and "raise KeyError(key) from None" in lines[number - 1]:
+        # Python 3.13 shows no source line of its module os.
+        is_environ = re.search(r'raise KeyError\(key\) from None|File "(<frozen os>|\S*/os\.py)"', lines[number - 1])
+        if is_environ and (match := re.match(r"KeyError: '(\w+)'", line)):
             return match[1]
     return ""
 
@@ -131,4 +133,7 @@ def _advices(log: str, container: Container) -> Iterator[str]:
             if match := re.search(pattern, line):
                 yield text.format(*match.groups()) if isinstance(text, str) else text(line, container)
     if name := environment_variable(lines):
-        yield f"The app needs the environment variable {name}. Set it in environment (flask_app_environment)."
+        yield (
+            f"The app needs the environment variable {name}. Set it in environment (flask_app_environment), or env_file "
+            "(flask_app_env_file) to the file that has it: a .env is not deployed by itself."
+        )

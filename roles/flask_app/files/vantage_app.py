@@ -113,7 +113,8 @@ def container_log(container: str) -> str:
     output = subprocess.run(
         argv, check=False, encoding="utf-8", errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    return output.stdout.rstrip()
+    # Without the colours of a terminal.
+    return re.sub(r"\x1b\[[0-9;]*m", "", output.stdout).rstrip()
 
 
 def last_lines(log: str) -> str:
@@ -475,7 +476,10 @@ def rollback(owner: str, reason: str = "", check: bool = False) -> None:
     """Returns to the apps as they were before the last deployment. Used again, it returns to those of now."""
     units: dict[str, Any] = vantage_unit.read_deployment(owner).get("units", {})
     if not units:
-        raise UnitError("no previous version is kept: nothing was deployed over a running app. Nothing was changed.")
+        raise UnitError(
+            "no previous version is kept: nothing was deployed over a running app, or the last deployment was rolled back "
+            "by itself. Deploy the version you want with site.yml. Nothing was changed."
+        )
     if missing := [
         unit["image"] for unit in units.values() if unit["image"] and not vantage_unit.image_id(unit["image"])
     ]:
@@ -505,7 +509,7 @@ def rollback(owner: str, reason: str = "", check: bool = False) -> None:
         return
     vantage_unit.run("systemctl", "daemon-reload")
     images = ", ".join(f"{service} {image}" for service, image in now.items())
-    text = f"Rolled back at {time.strftime('%Y-%m-%d %H:%M:%S %Z')}: {reason or 'by command'}. It ran before: {images}."
+    text = f"Rolled back at {time.strftime('%Y-%m-%d %H:%M:%S %Z')}: {reason or 'by command'}. Version before the rollback: {images}."
     deploy(owner, list(units), rollback_reason=text)
 
 
