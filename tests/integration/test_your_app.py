@@ -169,7 +169,9 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "health path that answers 500": ({"health_path": "/broken"}, ["GET /broken", "500", "broken on purpose"]),
     "missing image": ({"image": "nowhere:1", "source": None}, ["nowhere:1", "image"]),
     "death with a byte that is not UTF-8": (
-        {"code": "import os\nos.write(2, b'Datenbank f\\xe4llt aus\\n')\nraise SystemExit(3)\napp = Flask(__name__)\n"},
+        {
+            "code": "import os\nfrom flask import Flask\nos.write(2, b'Datenbank f\\xe4llt aus\\n')\nraise SystemExit(3)\napp = Flask(__name__)\n"
+        },
         ["status 3", "Datenbank f", "llt aus"],
     ),
     "tables that are missing": (

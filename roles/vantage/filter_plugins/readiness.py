@@ -18,8 +18,8 @@ STAGE = re.compile(r"^\s*FROM\s", re.MULTILINE | re.IGNORECASE)
 def health_check(app: Mapping[str, Any]) -> dict[str, Any]:
     """`path`, and `below`: the status from 200 to below which the app is ready.
 
-    A path that the user chose must answer 2xx, and so must /readyz of flask_vantage. For any other path it is unknown what it
-    means to the app: a redirect to a login or a 404 shows as well that it serves requests.
+    A path that the user chose must answer 2xx, and so must /readyz of flask_vantage. Of any other path it is unknown what
+    it means to the app: a redirect to a login or a 404 shows as well that it serves requests.
     """
     if app.get("health_path"):
         return {"path": str(app["health_path"]), "below": 300}
