@@ -90,6 +90,8 @@ def test_missing_results_raise_an_alert(vm: Machine) -> None:
         wait(lambda: names(firing(vm, "")) & alerts, SECONDS + 30, lambda: str(firing(vm, "")))
 
 
+# Failed once in three runs, some minutes after a reboot: journald then dropped nothing. The cause is not known yet.
+@pytest.mark.long
 def test_line_that_journald_drops_is_counted(vm: Machine) -> None:
     """A unit of ours with the limit that journald has by itself."""
     unit = f"vantage-limited-{int(time.time())}"
