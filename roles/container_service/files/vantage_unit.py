@@ -379,7 +379,7 @@ def wait_until_ready(service: str) -> str:
 def record_ready(service: str) -> None:
     """Waits for a service that was started before; raises UnitError with the diagnosis.
 
-    Where the unit has just waited to the end, which `ready` records, it asks once: nobody waits twice.
+    Where the unit has just waited to the end, which `ready` records, it asks once and does not wait twice.
     """
     unit, problem = Unit.load(service), str(read_state(service).get("problem", ""))
     if not problem:

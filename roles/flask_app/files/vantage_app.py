@@ -545,7 +545,7 @@ def watch(owner: str) -> str:
             engine, first, calm = pid, dict(map(count_restarts, services)), time.monotonic()
         for service in services:
             count = restarts(service)
-            # A start by hand begins the count anew.
+            # A start by hand restarts the count.
             first[service] = min(first[service], count)
             if count > last[service]:
                 calm = time.monotonic()
