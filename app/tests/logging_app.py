@@ -69,7 +69,7 @@ def create_app() -> Flask:
 
 def in_child(number: int) -> None:
     if HOW == "spawn":
-        # Such a child starts anew.
+        # Such a child imports everything again.
         create_app()
     logging.getLogger("child").warning("line %s", number)
 

@@ -1,4 +1,4 @@
-"""The exception of a request that failed is in its line and span, whoever answered it."""
+"""The exception of a request that failed is in its line and span, whether or not a handler answered it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_unsupported_system_is_refused(bare: Machine, run) -> None:
 # A package with the relations of Docker's own containerd.io, as a node of Kubernetes has it.
 CONTAINERD_IO = r"""
 d=$(mktemp -d) && mkdir "$d/DEBIAN" && printf '%s\n' 'Package: containerd.io' 'Version: 1.7.27-1' 'Architecture: all' \
-  'Maintainer: nobody <nobody@example.org>' 'Provides: containerd, runc' 'Conflicts: containerd, runc' \
+  'Maintainer: Test <test@example.org>' 'Provides: containerd, runc' 'Conflicts: containerd, runc' \
   'Replaces: containerd, runc' 'Description: stands for a runtime that others use' > "$d/DEBIAN/control" &&
 dpkg-deb --build "$d" /root/containerd.io.deb && dpkg --install /root/containerd.io.deb
 """

@@ -105,7 +105,7 @@ def test_uninstall_removes_what_site_installed_and_nothing_else(bare: Machine, r
         return run("playbooks/uninstall.yml", *FOREIGN, *words)
 
     check_a_bare_machine(bare, uninstall)
-    # A source of others that does not answer keeps nobody from installing Docker from another one.
+    # A source of others that does not answer does not prevent the installation of Docker from another source.
     broken = "/etc/apt/sources.list.d/broken.list"
     bare.sh(f"echo 'deb http://127.0.0.1:9/x nothing main' > {broken}")
     assert broken in succeeded(run("site.yml", "--tags", "docker,node_exporter,loki"))

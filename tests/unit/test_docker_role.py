@@ -57,7 +57,7 @@ def test_real_failure_is_not_hidden(file: str, register: str, result: dict[str, 
 
 # As apt 2.6 prints them; the last source is of the host itself.
 OUTPUT = """\
-Hit:1 http://deb.debian.org/debian bookworm InRelease
+Hit:1 http://mirror.example.org/debian bookworm InRelease
 Ign:2 http://127.0.0.1:9/x nothing InRelease
 Err:3 https://old.example.org/apt stable InRelease
 Reading package lists...
@@ -74,7 +74,7 @@ W: Some index files failed to download. They have been ignored, or old ones used
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     parts = tmp_path / "sources.list.d"
     parts.mkdir()
-    (tmp_path / "sources.list").write_text("deb http://deb.debian.org/debian bookworm main\n")
+    (tmp_path / "sources.list").write_text("deb http://mirror.example.org/debian bookworm main\n")
     (parts / "broken.list").write_bytes(
         b"# f\xfcr http://127.0.0.1:9\ndeb [arch=amd64] http://127.0.0.1:9/x/ nothing main\n"
     )
@@ -92,7 +92,7 @@ def test_source_that_failed_is_named_with_its_file_and_reason(sources: Path) -> 
 
 
 def test_sources_that_answer_are_not_named(sources: Path) -> None:
-    assert update_package_lists.failed_sources("Hit:1 http://deb.debian.org/debian bookworm InRelease\n", {}) == []
+    assert update_package_lists.failed_sources("Hit:1 http://mirror.example.org/debian bookworm InRelease\n", {}) == []
 
 
 def test_sources_that_apt_cannot_read_are_reported_in_its_words(sources: Path) -> None:

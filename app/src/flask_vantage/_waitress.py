@@ -441,7 +441,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
 
 class _UnreadBody:
-    """In place of a body above the app's limit: whoever reads it gets the exception that Werkzeug raises."""
+    """Replaces a body above the app's limit: reading it raises the exception of Werkzeug."""
 
     def __init__(self, receiver: Any) -> None:
         self._receiver = receiver
