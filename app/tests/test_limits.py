@@ -61,6 +61,18 @@ def test_body_without_room_is_a_507_that_names_the_remedy(serve: Serve, target: 
     assert served.request("POST", "/upload", b"x" * 500_000)[0] == 200
 
 
+def serve_and_fail(target: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Return how `vantage-serve` ended that cannot start."""
+    return subprocess.run(
+        [sys.executable, "-m", "flask_vantage.serve", target],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
@@ -78,14 +90,7 @@ def test_error_of_the_apps_start_has_traceback_file_and_fix(
     (folder / "failing_app.py").write_text(f"def create_app():\n    {statement}\n")
     settings = environment()
     settings["PYTHONPATH"] += f":{folder}"
-    result = subprocess.run(
-        [sys.executable, "-m", "flask_vantage.serve", "failing_app:create_app"],
-        env=settings,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    result = serve_and_fail("failing_app:create_app", settings)
     assert result.returncode == 1
     assert "failing_app.py" in result.stderr
     last = result.stderr.splitlines()[-1]
@@ -102,14 +107,7 @@ def test_app_without_vantage_needs_no_opentelemetry(tmp_path_factory: pytest.Tem
     (folder / "small_app.py").write_text("import flask\napp = flask.Flask('small')\n")
     settings = environment(PORT="1", VANTAGE_HOST="192.0.2.1", OTEL_TRACES_EXPORTER="console")
     settings["PYTHONPATH"] = f"{folder}:{settings['PYTHONPATH']}"
-    result = subprocess.run(
-        [sys.executable, "-m", "flask_vantage.serve", "small_app:app"],
-        env=settings,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    result = serve_and_fail("small_app:app", settings)
     # It gets as far as the address, which this machine does not have.
     assert "Cannot assign requested address" in result.stderr
     assert "another version" not in result.stderr

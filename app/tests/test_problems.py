@@ -27,11 +27,6 @@ def app(registry: CollectorRegistry) -> Flask:
     return app
 
 
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
-
-
 def test_404_is_problem_json(client: FlaskClient) -> None:
     body = assert_problem(client.get("/nowhere"), 404)
     assert body["title"] == "Not Found"
