@@ -27,9 +27,10 @@ from waitress.utilities import Error, RequestEntityTooLarge  # type: ignore[impo
 from werkzeug import exceptions
 
 from flask_vantage.busy import Running
+from flask_vantage.settings import ALIVE_PATH, METRICS_PATH, READY_PATH
 
 # Probes and scrapes. Each path has a thread of its own, so that a slow readiness check delays no scrape.
-PROBE_PATHS = ("/healthz", "/readyz", "/metrics")
+PROBE_PATHS = (ALIVE_PATH, READY_PATH, METRICS_PATH)
 
 # How long a refused client may go on sending before its connection is closed.
 DISCARD_SECONDS = 5.0

@@ -15,9 +15,7 @@ from flask_vantage.endpoints import Answer, EndpointMiddleware
 from flask_vantage.health import Health, ReadinessCheck
 from flask_vantage.metrics import Metrics, metrics_of
 from flask_vantage.middleware import TelemetryMiddleware
-from flask_vantage.settings import Settings
-
-METRICS_PATH, ALIVE_PATH, READY_PATH = "/metrics", "/healthz", "/readyz"
+from flask_vantage.settings import ALIVE_PATH, METRICS_PATH, READY_PATH, Settings
 
 
 class Vantage:

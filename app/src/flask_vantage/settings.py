@@ -9,6 +9,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+# What `Vantage(app)` answers itself, and `vantage-serve` on threads of their own.
+METRICS_PATH, ALIVE_PATH, READY_PATH = "/metrics", "/healthz", "/readyz"
+
 # From the name of a variable and its text to the value; raises `SettingsError`.
 Parse = Callable[[str, str], Any]
 
