@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 # A compiler's or a builder's output may be thousands of lines; what failed comes last.
@@ -24,22 +25,109 @@ NEEDS_COMPILER = re.compile(
 )
 
 
-def build_error(output: str) -> str:
-    """The last lines of a failed build."""
+# BuildKit's plain progress: the number of the step, the seconds since its start, and its output.
+STEP_LINE = re.compile(r"#(\d+) (?:\d+\.\d+ ?)?(.*)")
+# The first line of a step: its stage, its position, and the instruction.
+STEP_NAME = re.compile(r"\[(?:[^\]]*\d+/\d+)\] (.+)|\[internal\] load metadata for (\S+)")
+# What the builder before BuildKit prints of the step, and pip of the package.
+LEGACY_STEP = re.compile(r"^The command '/bin/sh -c (.+)' returned a non-zero code", re.MULTILINE | re.DOTALL)
+FAILED_PACKAGE = re.compile(
+    r"No matching distribution found for ([\w.-]+)|[Ff]ailed (?:building wheel for|to build) '?([\w.-]+)"
+)
+COLLECTED_PACKAGE = re.compile(r"^ *Collecting ([\w.-]+)", re.MULTILINE)
+LISTS = (
+    "requirements*.txt",
+    "requirements/*.txt",
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "Pipfile",
+    "Pipfile.lock",
+)
+
+
+def failed_step(output: str) -> list[str]:
+    """The lines of the step that failed, without BuildKit's numbers; all lines of another builder."""
     lines = output.strip().splitlines()
-    return "\n".join(lines[-SHOWN_LINES:])
+    steps = [match for line in lines if (match := STEP_LINE.fullmatch(line))]
+    failed = next((step[1] for step in reversed(steps) if step[2].startswith("ERROR")), "")
+    return [step[2] for step in steps if step[1] == failed and not step[2].startswith("sha256:")] if failed else lines
+
+
+def build_error(output: str) -> str:
+    """The last lines of a failed build: those of the step that failed."""
+    return "\n".join(failed_step(output)[-SHOWN_LINES:])
+
+
+def instructions(dockerfile: str) -> Iterator[tuple[int, str]]:
+    """Line number and text of each instruction, its continued lines joined."""
+    begin, parts = 0, list[str]()
+    for number, line in enumerate(dockerfile.splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        begin = begin if parts else number
+        parts.append(text.removesuffix("\\").strip())
+        if not text.endswith("\\"):
+            yield begin, " ".join(parts)
+            parts = []
+
+
+def failed_instruction(output: str, dockerfile: str) -> str:
+    """`Dockerfile:3: RUN pip install …` for the instruction that failed; empty if it is not found."""
+    first = failed_step(output)[:1]
+    step, legacy = STEP_NAME.match(first[0]) if first else None, LEGACY_STEP.search(output)
+    command, image = step.groups() if step else (legacy[1] if legacy else "", "")
+    wanted = " ".join((command or "").split())
+    for number, text in instructions(dockerfile):
+        plain = " ".join(text.split())
+        is_base = image and plain.upper().startswith("FROM ") and image.rpartition("/")[2] in plain
+        if is_base or (wanted and (plain == wanted or plain.endswith(wanted))):
+            return f"Dockerfile:{number}: {text[:120]}"
+    return ""
+
+
+def failed_package(output: str, folder: str) -> str:
+    """`requirements.txt:4: psycopg2==2.8.3` for the package that pip cannot install; its name alone if it is not listed."""
+    found = [first or second for first, second in FAILED_PACKAGE.findall(output)]
+    # pip does not name one whose metadata it cannot make, but says before what it collects.
+    found = found or (
+        COLLECTED_PACKAGE.findall("\n".join(failed_step(output))) if "subprocess-exited-with-error" in output else []
+    )
+    if not found:
+        return ""
+    name = re.sub(r"[-_.]+", "[-_.]+", found[-1])
+    listed = re.compile(rf"""^[\s"']*{name}(?![\w.-])""", re.IGNORECASE)
+    for path in (path for pattern in LISTS for path in sorted(Path(folder).glob(pattern))):
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if listed.match(line):
+                return f"{path.relative_to(folder)}:{number}: {line.strip().rstrip(',')}"
+    return found[-1]
 
 
 def build_advice(output: str, source: str, recipe: Mapping[str, Any], buildkit: bool) -> str:
-    """What the user can do about a failed build; `buildkit` is whether the host has it."""
+    """What failed, by file and line, and what the user can do; `buildkit` is whether the host has it."""
+    dockerfile = Path(source, "Dockerfile")
+    text = (
+        dockerfile.read_text(encoding="utf-8", errors="replace")
+        if recipe["dockerfile"] and dockerfile.is_file()
+        else ""
+    )
+    where = [failed_instruction(output, text) if text else "", failed_package(output, source)]
+    failed = ", ".join(filter(None, where))
+    return "\n".join([*([f"Failed at {failed}."] if failed else []), remedy(output, source, recipe, buildkit)])
+
+
+def remedy(output: str, source: str, recipe: Mapping[str, Any], buildkit: bool) -> str:
+    """What the user can do about a failed build."""
+    needs_compiler = NEEDS_COMPILER.search(output)
     if not recipe["dockerfile"]:
-        listed = f"Correct {recipe['dependencies']}, or add a Dockerfile to the source."
-        if NEEDS_COMPILER.search(output):
+        if needs_compiler:
             return (
                 "A package must be compiled for the Python of the base image, which has no compiler. Choose a version "
                 "that has a wheel for this Python (for psycopg2: psycopg2-binary), or add a Dockerfile to the source."
             )
-        return listed
+        return f"Correct {recipe['dependencies']}, or add a Dockerfile to the source."
     if NEEDS_FRONTEND.search(output):
         return (
             "The line `# syntax=…` of the Dockerfile makes the builder pull the image docker/dockerfile, and the host "
@@ -56,6 +144,11 @@ def build_advice(output: str, source: str, recipe: Mapping[str, Any], buildkit: 
                 else "It needs BuildKit: install the package docker-buildx, or docker-buildx-plugin where Docker comes "
                 "from its own repository."
             )
+        )
+    if needs_compiler:
+        return (
+            "pip compiles this version, because it has no wheel for the Python of the image. Choose a version that has one, "
+            "an older Python in FROM, or install the compiler and the headers in the Dockerfile before it."
         )
     return f"Try `docker build {source}` on your machine."
 
