@@ -570,6 +570,21 @@ def test_a_probation_leaves_a_run_alone_that_began_while_it_waited(
     assert deployed.read_text() == text("hello:3")
 
 
+def test_a_probation_that_cannot_roll_back_is_a_metric_until_the_next_deployment(
+    host: FakeHost, deployed: Path, counts: dict[str, list[int]], applied: list[str]
+) -> None:
+    metrics = vantage_app.failure_path()
+    counts["restarts"] = [0, 0, 0, 1, 1, 2]
+    host.answers["docker image inspect --format {{.Id}} sha256:old"] = ""
+    assert main(["probation", "flask_app"]) == 1
+    assert 'vantage_app_rollback_failed{app="hello",name="vantage-hello.service"} 1\n' in metrics.read_text()
+    assert metrics.stat().st_mode & 0o777 == 0o644
+    vantage_app.save_snapshot("hello")
+    deployed.write_text(text("hello:4"))
+    assert main(["deploy", "flask_app", "hello"]) == 0
+    assert not metrics.exists()
+
+
 # Check mode
 
 

@@ -462,6 +462,7 @@ def record_deployment(owner: str, snapshots: list[Snapshot], rollback: str) -> N
     new.touch(mode=0o600)
     write_text(new, json.dumps({"units": units, "rollback": rollback}))
     new.replace(path)
+    failure_path().unlink(missing_ok=True)
 
 
 def tell_rollback(owner: str) -> None:
@@ -576,9 +577,34 @@ def probation(owner: str) -> None:
             # The lock may be that of a run which has begun since.
             if is_replacing():
                 continue
-            cause = last_words(reason.partition(" ")[0])
-            rollback(owner, f"{reason} ({cause})" if cause else reason)
+            service = reason.partition(" ")[0]
+            cause = last_words(service)
+            try:
+                rollback(owner, f"{reason} ({cause})" if cause else reason)
+            except Exception:
+                write_failure(service)
+                raise
             return
+
+
+def failure_path() -> Path:
+    """What node_exporter reads while the rollback of a probation has failed; the alert AppRollbackFailed is about it."""
+    return vantage_unit.STATE / "metrics/rollback.prom"
+
+
+def write_failure(service: str) -> None:
+    path, app = failure_path(), Unit.load(service).primary
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(
+        "# HELP vantage_app_rollback_failed Whether the app ended again and again and could not be rolled back.\n"
+        "# TYPE vantage_app_rollback_failed gauge\n"
+        f'vantage_app_rollback_failed{{app="{app}",name="{unit_name(service)}"}} 1\n',
+        encoding="utf-8",
+    )
+    # node_exporter's user reads it.
+    new.chmod(0o644)
+    new.replace(path)
 
 
 # The command line -----------------------------------------------------------------------------------------------------
