@@ -206,6 +206,10 @@ def test_own_exceptions_of_a_service_without_proxies_stay_its_own() -> None:
     assert "NoProxy=" not in text
 
 
+def test_promtail_may_read_the_journal_by_the_number_of_its_group() -> None:
+    assert "--group-add=101 " in unit("promtail")
+
+
 def test_unit_keeps_percent_and_dollar_of_a_value() -> None:
     text = unit("prometheus", changes={"command": ["--a=50%", "--b=$HOME x"]})
     assert "--a=50%%" in text
