@@ -320,20 +320,27 @@ executor failed running [/bin/sh -c pip install -r requirements.txt]: exit code:
 @pytest.mark.parametrize(
     ("output", "line", "word"),
     [
-        (BUILDKIT_OUTPUT, "Dockerfile:3: RUN pip install -r requirements.txt, requirements.txt:2: ", "older Python"),
+        (BUILDKIT_OUTPUT, "Dockerfile:3: RUN pip install -r requirements.txt, requirements.txt:2: ", "compiler"),
         (
             # The builder before BuildKit, with --quiet.
             "ERROR: No matching distribution found for flask==99\n"
             "The command '/bin/sh -c pip install -r requirements.txt' returned a non-zero code: 1",
             "Dockerfile:3: RUN pip install -r requirements.txt, requirements.txt:1: Flask==99",
-            "docker build",
+            "FROM",
+        ),
+        (
+            "#9 [3/9] RUN pip install -r requirements.txt\n"
+            "#9 0.8 WARNING: Retrying after connection broken by 'SSLError(CERTIFICATE_VERIFY_FAILED)': /simple/flask/\n"
+            "#9 8.4 ERROR: No matching distribution found for flask==99\n#9 ERROR: exit code: 1",
+            "requirements.txt:1: Flask==99",
+            "PIP_INDEX_URL",
         ),
         (
             "#3 [internal] load metadata for docker.io/library/python:3.8-slim\n#3 ERROR: no such host\n------",
             "Dockerfile:1: FROM python:3.8-slim",
             "docker build",
         ),
-        ("#9 [5/5] RUN make\n#9 1.0 Failed to build 'misaka'\n#9 ERROR: exit code: 1", "misaka", "docker build"),
+        ("#9 [5/5] RUN make\n#9 1.0 Failed to build 'misaka'\n#9 ERROR: exit code: 1", "misaka", "FROM"),
     ],
 )
 def test_failed_build_names_file_and_line(tmp_path: Path, output: str, line: str, word: str) -> None:

@@ -25,6 +25,7 @@ NEEDS_COMPILER = re.compile(
 )
 
 
+INDEX_UNREACHABLE = re.compile(r"connection broken by '|Could not fetch URL|Temporary failure in name resolution")
 # BuildKit's plain progress: the number of the step, the seconds since its start, and its output.
 STEP_LINE = re.compile(r"#(\d+) (?:\d+\.\d+ ?)?(.*)")
 # The first line of a step: its stage, its position, and the instruction.
@@ -108,25 +109,40 @@ def failed_package(output: str, folder: str) -> str:
 def build_advice(output: str, source: str, recipe: Mapping[str, Any], buildkit: bool) -> str:
     """What failed, by file and line, and what the user can do; `buildkit` is whether the host has it."""
     dockerfile = Path(source, "Dockerfile")
-    text = (
-        dockerfile.read_text(encoding="utf-8", errors="replace")
-        if recipe["dockerfile"] and dockerfile.is_file()
-        else ""
-    )
-    where = [failed_instruction(output, text) if text else "", failed_package(output, source)]
-    failed = ", ".join(filter(None, where))
-    return "\n".join([*([f"Failed at {failed}."] if failed else []), remedy(output, source, recipe, buildkit)])
+    has_dockerfile = recipe["dockerfile"] and dockerfile.is_file()
+    text = dockerfile.read_text(encoding="utf-8", errors="replace") if has_dockerfile else ""
+    package = failed_package(output, source)
+    failed = ", ".join(filter(None, [failed_instruction(output, text), package]))
+    if INDEX_UNREACHABLE.search("\n".join(failed_step(output))):
+        advice = (
+            "pip cannot reach the package index, or does not trust its certificate. A Dockerfile gets the controller's index "
+            "by `ARG PIP_INDEX_URL`; the certificate of a private authority must be in the image."
+        )
+    else:
+        advice = advise_package(output, recipe) if package else advise_builder(output, source, recipe, buildkit)
+    return f"Failed at {failed}.\n{advice}" if failed else advice
 
 
-def remedy(output: str, source: str, recipe: Mapping[str, Any], buildkit: bool) -> str:
-    """What the user can do about a failed build."""
-    needs_compiler = NEEDS_COMPILER.search(output)
+def advise_package(output: str, recipe: Mapping[str, Any]) -> str:
+    """For a package that pip cannot install."""
+    is_own, is_compiled = recipe["dockerfile"], NEEDS_COMPILER.search(output)
+    image = "image" if is_own else "base image"
+    why, wanted = f"pip cannot install this version for the Python of the {image}", "a newer version"
+    if is_compiled:
+        why = f"This version must be compiled for the Python of the {image}" + (
+            "" if is_own else ", which has no compiler"
+        )
+        wanted = "a version that has a wheel for this Python (for psycopg2: psycopg2-binary)"
+    other = "set FROM to an image with the Python that it was made for" if is_own else "add a Dockerfile to the source"
+    compiler = ", or install a compiler and the headers before this line" if is_own and is_compiled else ""
+    return f"{why}. Choose {wanted}, or {other}{compiler}."
+
+
+def advise_builder(output: str, source: str, recipe: Mapping[str, Any], buildkit: bool) -> str:
+    """For any other failure of the build."""
     if not recipe["dockerfile"]:
-        if needs_compiler:
-            return (
-                "A package must be compiled for the Python of the base image, which has no compiler. Choose a version "
-                "that has a wheel for this Python (for psycopg2: psycopg2-binary), or add a Dockerfile to the source."
-            )
+        if NEEDS_COMPILER.search(output):
+            return advise_package(output, recipe)
         return f"Correct {recipe['dependencies']}, or add a Dockerfile to the source."
     if NEEDS_FRONTEND.search(output):
         return (
@@ -144,11 +160,6 @@ def remedy(output: str, source: str, recipe: Mapping[str, Any], buildkit: bool) 
                 else "It needs BuildKit: install the package docker-buildx, or docker-buildx-plugin where Docker comes "
                 "from its own repository."
             )
-        )
-    if needs_compiler:
-        return (
-            "pip compiles this version, because it has no wheel for the Python of the image. Choose a version that has one, "
-            "an older Python in FROM, or install the compiler and the headers in the Dockerfile before it."
         )
     return f"Try `docker build {source}` on your machine."
 
