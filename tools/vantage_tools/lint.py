@@ -27,7 +27,6 @@ PLAYBOOKS = (
 )
 # Checks by tools that only their own kind of VM needs. Any other tool that is missing is a failure.
 OPTIONAL = {
-    "cloud-init schema --config-file tools/machines/cloud-init/user-data": "vantage host-tools seed",
     "vagrant validate --ignore-provider": "vantage host-tools vm",
     "limactl validate tools/machines/lima/vantage.yaml": "Lima's releases",
 }
