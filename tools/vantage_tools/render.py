@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vantage_tools import compose, docs
+from vantage_tools import compose, readmes
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT
 from vantage_tools.vm.cli import DEVELOPMENT
@@ -25,7 +25,7 @@ def dashboards() -> dict[Path, str]:
 
 
 # What renders the texts of files, by their absolute paths.
-RENDERERS: list[Callable[[], Mapping[Path, str]]] = [docs.readmes, dashboards, compose.rendered_files]
+RENDERERS: list[Callable[[], Mapping[Path, str]]] = [readmes.readmes, dashboards, compose.rendered_files]
 # Folders that hold nothing else: a file that is not rendered is removed.
 FOLDERS = ("roles/grafana/files/dashboards", "compose/config")
 
