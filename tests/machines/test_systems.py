@@ -56,7 +56,7 @@ def test_system(system: str) -> None:
         "ANSIBLE_ROLES_PATH": "roles",
     }
     print(f"log: {log}")
-    command = "molecule test && molecule test --scenario-name bare_host" if os.environ.get("FULL") else SHORT
+    command = "molecule test -s default && molecule test -s apps && molecule test -s bare_host" if os.environ.get("FULL") else SHORT
     with log.open("w") as output:
         code = subprocess.run(
             ["sh", "-c", command], cwd=ROOT, env=os.environ | own, stdout=output, stderr=output, check=False
