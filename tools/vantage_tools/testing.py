@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -40,21 +40,22 @@ def test() -> None:
     step("engine and images")
     engine.get_images()
     scenarios: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        # The longest ones, which mostly wait, run beside the unit tests.
-        for name in ("default", "apps"):
-            scenarios[name] = start_scenario(name)
-        step("unit tests")
-        unit()
-        for name in ("bare_host", "two_hosts"):
-            scenarios[name] = start_scenario(name)
-            scenarios[name].wait()
-        failed = [name for name, process in scenarios.items() if process.wait()]
-    except BaseException:
-        step("failed: removing the machines")
-        for name, process in scenarios.items():
-            end_scenario(name, process)
-        raise
+    # Its threads print how each scenario ends.
+    with ThreadPoolExecutor(max_workers=4) as watch:
+        try:
+            # The longest ones, which mostly wait, run beside the unit tests.
+            for name in ("default", "apps"):
+                scenarios[name] = start_scenario(name, watch)
+            step("unit tests")
+            unit()
+            for name in ("bare_host", "two_hosts"):
+                scenarios[name] = start_scenario(name, watch)
+                scenarios[name].wait()
+            failed = [name for name, process in scenarios.items() if process.wait()]
+        except BaseException:
+            step("failed: removing the machines")
+            end(scenarios)
+            raise
     # The failed ones last, where a terminal stops.
     for name in sorted(scenarios, key=failed.__contains__):
         typer.echo(log_of(name).read_text(errors="replace"))
@@ -67,7 +68,7 @@ def log_of(scenario: str) -> Path:
     return cache_dir() / f"test-{scenario}.log"
 
 
-def start_scenario(name: str) -> subprocess.Popen[bytes]:
+def start_scenario(name: str, watch: ThreadPoolExecutor) -> subprocess.Popen[bytes]:
     """Start a scenario of molecule in the background; print its exit code when it ends."""
     step(f"molecule: {name}, in the background (log: {log_of(name)})")
     with log_of(name).open("w") as file:
@@ -76,17 +77,19 @@ def start_scenario(name: str) -> subprocess.Popen[bytes]:
             ["molecule", "test", "--scenario-name", name], cwd=ROOT, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=file, stderr=file,
         )  # fmt: skip
-    threading.Thread(target=lambda: step(f"molecule: {name}: exit code {process.wait()}")).start()
+    watch.submit(lambda: step(f"molecule: {name}: exit code {process.wait()}"))
     return process
 
 
-def end_scenario(name: str, process: subprocess.Popen[bytes]) -> None:
-    """End a scenario and remove its machines."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    process.wait()
-    with log_of(name).open("a") as file:
-        run("molecule", "destroy", "--scenario-name", name, stdout=file, stderr=file)
+def end(scenarios: dict[str, subprocess.Popen[bytes]]) -> None:
+    """End the scenarios and remove their machines."""
+    for process in scenarios.values():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    for name, process in scenarios.items():
+        process.wait()
+        with log_of(name).open("a") as file:
+            run("molecule", "destroy", "--scenario-name", name, stdout=file, stderr=file)
 
 
 @app.command(rich_help_panel=DEVELOPMENT)
