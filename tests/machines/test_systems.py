@@ -19,6 +19,7 @@ from vantage_tools.vm.container import image_name
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]
 FOLDER = cache_dir() / "test-systems"
+FULL = "molecule test -s default && molecule test -s apps && molecule test -s bare_host"
 SHORT = """
     molecule destroy && molecule converge && molecule idempotence &&
         pytest -q tests/integration/test_services.py tests/integration/test_path.py
@@ -61,7 +62,7 @@ def test_system(system: str) -> None:
         "ANSIBLE_ROLES_PATH": "roles",
     }
     print(f"log: {log}")
-    command = "molecule test && molecule test --scenario-name bare_host" if os.environ.get("FULL") else SHORT
+    command = FULL if os.environ.get("FULL") else SHORT
     with log.open("w") as output:
         code = subprocess.run(
             ["sh", "-c", command], cwd=ROOT, env=os.environ | own, stdout=output, stderr=output, check=False

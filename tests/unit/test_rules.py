@@ -73,8 +73,10 @@ def test_rules_do_what_their_cases_say(run, case: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_rule_fails_its_cases(run, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests/rules/observers.yml", tmp_path)
-    result = run("test", "rules", "observers.yml", text=render().replace("expr: up == 0", "expr: up == 2"))
+    one = "--run=^a target is down for longer"
+    result = run("test", "rules", one, "observers.yml", text=render().replace("expr: up == 0", "expr: up == 2"))
     assert result.returncode != 0
+    assert "TargetDown" in result.stdout + result.stderr
 
 
 def test_changed_settings_give_rules_that_are_accepted(run) -> None:
