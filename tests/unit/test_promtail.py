@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.request
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 from rendering import ROLES, Host
 
 DEADLINE_SECONDS = 20
-ENTRY = re.compile(r"(\d{4}-\d\d-\d\dT\S+)\t\{(.*?)\}(.*)", re.DOTALL)
+ENTRY = re.compile(r"(\d{4}-\d\d-\d\dT\S+)\t\{(.*?)\}\t(.*)", re.DOTALL)
 
 PROXIES = (
     # nginx, Apache and gunicorn as they are; gunicorn and nginx with seconds; Werkzeug's, which may be coloured; uvicorn.
@@ -94,7 +95,10 @@ class Promtail:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
             text = ""
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer,
+            ):
                 text = answer.read().decode()
             found = {}
             for series in re.findall(r"^promtail_custom_(http_server_.+) (\S+)$", text, re.MULTILINE):
@@ -141,10 +145,7 @@ def test_access_lines_are_counted_by_method_and_status_and_by_nothing_of_the_cli
     common = {"host": "vm", "unit": "vantage-blog.service", "service_name": "blog", "n": "1"}
     expected = [("GET", "200"), ("GET", "404"), ("POST", "502"), ("_OTHER", "200")]
     assert sorted(counted, key=lambda labels: sorted(labels.items())) == sorted(
-        (
-            common | {"http_request_method": method, "http_response_status_code": status}
-            for method, status in expected
-        ),
+        (common | {"http_request_method": method, "http_response_status_code": status} for method, status in expected),
         key=lambda labels: sorted(labels.items()),
     )
     # Of the four lines, one says how long it took.
@@ -166,7 +167,7 @@ def test_lines_of_vantage_serve_are_access_lines(promtail, monkeypatch: pytest.M
     access = pytest.importorskip("flask_vantage.access")
     lines: list[bytes] = []
     log = access.AccessLog(lines.append)
-    log.write("GET", "/a\n b\"", "200 OK", 0.012, "10.0.0.1", 5, "", 'x" 500 "')
+    log.write("GET", '/a\n b"', "200 OK", 0.012, "10.0.0.1", 5, "", 'x" 500 "')
     log.write("", "", "400", 0.5)
     running = promtail()
     running.write(*(line.decode().rstrip("\n") for line in lines))
@@ -183,3 +184,67 @@ def test_lines_of_other_units_are_not_counted(promtail) -> None:
     running = promtail(unit="ssh.service")
     running.write(*PROXIES)
     assert len(running.entries()) == len(PROXIES)
+
+
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "/srv/app.py", line 10, in boom
+    log(level="info", numbers=deep(30))
+    ~~~^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/srv/app.py", line 8, in deep
+    return 1 / 0
+  [Previous line repeated 29 more times]"""
+RECORD = "[2026-12-01 01:00:00,000] ERROR in app: Exception on /boom [GET]"
+EXCEPTION = "ZeroDivisionError: division by zero"
+
+
+def read(running: Promtail, lines: int) -> list[tuple[str, str]]:
+    """Return level and text of each entry, when there are `lines` of them."""
+    time.sleep(1)
+    entries = running.entries()
+    assert len(entries) == lines, entries
+    return [(labels["level"], text) for _, labels, text in entries]
+
+
+def test_frames_of_a_traceback_are_one_error_and_all_of_it_is_in_order(promtail) -> None:
+    running = promtail()
+    running.write("started", RECORD, *TRACEBACK.split("\n"), EXCEPTION, "    done")
+    assert read(running, 4) == [
+        ("unknown", "started"),
+        ("error", RECORD),
+        ("error", TRACEBACK),
+        ("error", f"{EXCEPTION}\n    done"),
+    ]
+
+
+def test_data_with_a_level_inside_and_pieces_of_a_long_line_stay_as_they_are(promtail) -> None:
+    running = promtail()
+    data, piece = "{'level': 'error', 'error': None, 'rows': ['a', 'b']}", "y" * 49_152
+    running.write(data, piece, piece)
+    assert read(running, 3) == [("unknown", data), ("unknown", piece), ("unknown", piece)]
+
+
+def test_indented_line_that_comes_later_is_an_entry_of_its_own_time_and_level(promtail) -> None:
+    running = promtail()
+    running.write("started", "    step 1", '10.0.0.1 - - [-] "GET / HTTP/1.1" 500 -')
+    running.metrics(1)
+    time.sleep(1.5)
+    before = datetime.now(UTC)
+    running.write("    step 2")
+    time.sleep(1)
+    first, access, late = running.entries()
+    assert (first[2], first[1]["level"]) == ("started\n    step 1", "unknown")
+    assert access[1]["level"] == "error"
+    assert (late[2], late[1]["level"]) == ("    step 2", "unknown")
+    assert abs((datetime.fromisoformat(late[0]) - before).total_seconds()) < 0.5
+    assert (before - datetime.fromisoformat(access[0])).total_seconds() > 1
+
+
+def test_json_and_logfmt_are_not_held_back(promtail) -> None:
+    running = promtail()
+    running.write("plain", '{"level": "info", "message": "x"}', "level=info msg=x", "    follows plain")
+    assert read(running, 3) == [
+        ("info", '{"level": "info", "message": "x"}'),
+        ("info", "level=info msg=x"),
+        ("unknown", "plain\n    follows plain"),
+    ]
