@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from machines import ABOUT, KEEP, SUITE, Speed, assert_no_change, await_that, evidence_on_failure, find_speed
 from vantage_tools import cloud_init
-from vantage_tools.box import box
 from vantage_tools.paths import cache_dir
 from vantage_tools.process import IMAGES, capture, lock, prepare_environment, run, running_pid
 from vantage_tools.vm import host_tools
+from vantage_tools.vm.box import box
 from vantage_tools.waiting import step
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 from machines import ABOUT, KEEP, SUITE, assert_no_change, await_that, evidence_on_failure, find_speed
-from vantage_tools import libvirt
-from vantage_tools.box import box
 from vantage_tools.paths import cache_dir
 from vantage_tools.process import IMAGES, capture, lock, output, prepare_environment, run, running_pid, succeeds
-from vantage_tools.vm import engine, host_tools
+from vantage_tools.vm import engine, host_tools, libvirt
+from vantage_tools.vm.box import box
 from vantage_tools.waiting import step, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from vantage_tools import box, libvirt
 from vantage_tools.cli import app
 from vantage_tools.errors import UserError
+from vantage_tools.vm import box, libvirt
 
 KVM = "  QEMU: Checking for hardware virtualization        : {}\n  QEMU: Checking if device /dev/kvm exists   : {}\n"
 KVM += "  QEMU: Checking if device /dev/kvm is accessible   : {}\n  QEMU: Checking if IOMMU is enabled : WARN (no)\n"

@@ -200,13 +200,24 @@ def test_unit_of_an_engine_has_no_proxies_and_no_limit_of_lines(role: str) -> No
 
 
 def test_unit_of_an_app_keeps_its_proxies_and_its_own_exceptions() -> None:
-    text = unit("loki", changes={"proxy": True, "environment": {"no_proxy": "db"}})
-    assert "--env=NO_PROXY " in text
-    assert "--env=no_proxy=db " in text
-    assert "--env=no_proxy " not in text
+    given = {"environment": {"no_proxy": "db, .example.org"}, "secret_environment": {"NO_PROXY": "vault"}}
+    text = unit("loki", changes={"proxy": True} | given)
+    # Both are made at each start, from the exceptions that the unit lists: the app's own, and the network.
+    for name in ("NO_PROXY", "no_proxy"):
+        assert re.findall(rf"--env={name}\S*", text) == [f"--env={name}"]
     assert "HTTP_PROXY" not in text
     assert "\nEnvironmentFile=-/run/vantage/loki.env\n" in text
-    assert "\nNoProxy=172.29.238.0/24\n" in text
+    assert "\nNoProxy=db,.example.org,vault,172.29.238.0/24\n" in text
+
+
+def test_own_exceptions_of_a_service_without_proxies_stay_its_own() -> None:
+    text = unit("loki", changes={"environment": {"NO_PROXY": "db"}})
+    assert "--env=NO_PROXY=db " in text
+    assert "NoProxy=" not in text
+
+
+def test_promtail_may_read_the_journal_by_the_number_of_its_group() -> None:
+    assert "--group-add=101 " in unit("promtail")
 
 
 def test_unit_keeps_percent_and_dollar_of_a_value() -> None:

@@ -35,7 +35,7 @@ CaCert = Annotated[Path | None, typer.Option(help="certificate of your network's
 
 
 def user_data(
-    project: str = "",
+    project: str,
     images: str = "",
     variables: Path | None = None,
     ssh_key: Path | None = None,
@@ -57,17 +57,12 @@ def user_data(
     )  # fmt: skip
     return environment.get_template("user-data.j2").render(
         texts | {"variables": texts["variables"] or EXAMPLE_VARIABLES},
-        project=shlex.quote(project) if project else "",
+        project=shlex.quote(project),
         images=shlex.quote(images) if images else "",
         mount=mount,
         label=LABEL,
         program=PROGRAM.read_text(encoding="utf-8"),
     )
-
-
-def rendered_files() -> dict[Path, str]:
-    """Return the committed file, which has empty settings."""
-    return {FOLDER / "user-data": user_data()}
 
 
 @app.command("user-data")

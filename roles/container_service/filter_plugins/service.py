@@ -50,7 +50,7 @@ def complete_service(given: Mapping[str, Any], addresses: Mapping[str, str]) -> 
     """The service with the defaults of its argument spec, which Ansible checks and does not apply, and further keys:
 
     `home`, the service whose config, data and secrets it has; `published`, its ports as `docker run --publish` takes them;
-    `ready_url`, empty without a readiness check. `addresses` are those that a name in `ports` stands for.
+    `ready_url`, empty without a readiness check; `no_proxy`, the exceptions that its own environment makes. `addresses` are those that a name in `ports` stands for.
     """
     spec = yaml_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
     result = ArgumentSpecValidator(spec).validate({"container_service": plain(given)})
@@ -63,7 +63,15 @@ def complete_service(given: Mapping[str, Any], addresses: Mapping[str, str]) -> 
         "home": service["replica_of"] or service["name"],
         "published": published_ports(service["ports"]),
         "ready_url": ready_url(service, str(addresses["engine"])),
+        "no_proxy": no_proxy(service),
     }
+
+
+def no_proxy(service: Mapping[str, Any]) -> list[str]:
+    """The entries of NO_PROXY in the service's variables, in capitals or not: programs differ in which one they read."""
+    variables = [*service["environment"].items(), *service["secret_environment"].items()]
+    given = [str(value).replace(",", " ").split() for name, value in variables if name.lower() == "no_proxy"]
+    return [entry for entries in given for entry in entries]
 
 
 def published_ports(ports: list[dict[str, Any]]) -> list[str]:

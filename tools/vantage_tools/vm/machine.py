@@ -11,11 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vantage_tools import box, libvirt
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
 from vantage_tools.process import IMAGES, output, run, succeeds
-from vantage_tools.vm import engine, ports
+from vantage_tools.vm import box, engine, libvirt, ports
 from vantage_tools.vm.container import SystemContainer
 
 NAME = "vantage"
