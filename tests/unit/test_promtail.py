@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +85,19 @@ class Promtail:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        # What it prints at its start would be between the entries otherwise.
+        self.wait_for(lambda: bool(self.scrape()))
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.scrape()[:1000]
+            time.sleep(0.1)
+
+    def scrape(self) -> str:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+        return ""
 
     def write(self, *lines: str) -> None:
         assert self.process.stdin is not None
@@ -92,27 +106,21 @@ class Promtail:
 
     def metrics(self, lines: int) -> dict[str, float]:
         """Return the metrics of access lines, when there are `lines` of them."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while True:
-            text = ""
-            with (
-                suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer,
-            ):
-                text = answer.read().decode()
-            found = {}
-            for series in re.findall(r"^promtail_custom_(http_server_.+) (\S+)$", text, re.MULTILINE):
-                found[series[0]] = float(series[1])
-            if sum(value for name, value in found.items() if "_requests_total" in name) >= lines:
-                return found
-            assert time.monotonic() < deadline, found or text[:500]
-            time.sleep(0.1)
+        found: dict[str, float] = {}
+
+        def are_counted() -> bool:
+            series = re.findall(r"^promtail_custom_(http_server_.+) (\S+)$", self.scrape(), re.MULTILINE)
+            found.update((name, float(value)) for name, value in series)
+            return sum(value for name, value in found.items() if "_requests_total" in name) >= lines
+
+        self.wait_for(are_counted)
+        return found
 
     def entries(self) -> list[tuple[str, dict[str, str], str]]:
         """End it; return time, labels and text of each entry."""
         output, _ = self.process.communicate(timeout=DEADLINE_SECONDS)
         found = []
-        for entry in re.split(r"^(?=\d{4}-\d\d-\d\dT)", output, flags=re.MULTILINE):
+        for entry in re.split(r"(?=\d{4}-\d\d-\d\dT\S+\t\{)", output):
             if match := ENTRY.fullmatch(entry.rstrip("\n")):
                 labels = dict(re.findall(r'(\w+)="(.*?)"', match[2]))
                 found.append((match[1], labels, match[3]))
