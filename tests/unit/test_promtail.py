@@ -78,13 +78,16 @@ class Promtail:
         }
         path = folder / "promtail.yml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        self.process = subprocess.Popen(
-            [program, "-dry-run", "-stdin", f"-config.file={path}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        # A file, because Promtail does not wait at its end until a pipe has taken everything.
+        self.output = folder / "output"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [program, "-dry-run", "-stdin", f"-config.file={path}"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
         # What it prints at its start would be between the entries otherwise.
         self.wait_for(lambda: bool(self.scrape()))
 
@@ -116,14 +119,19 @@ class Promtail:
         self.wait_for(are_counted)
         return found
 
-    def entries(self) -> list[tuple[str, dict[str, str], str]]:
-        """End it; return time, labels and text of each entry."""
-        output, _ = self.process.communicate(timeout=DEADLINE_SECONDS)
-        found = []
-        for entry in re.split(r"(?=\d{4}-\d\d-\d\dT\S+\t\{)", output):
-            if match := ENTRY.fullmatch(entry.rstrip("\n")):
-                labels = dict(re.findall(r'(\w+)="(.*?)"', match[2]))
-                found.append((match[1], labels, match[3]))
+    def entries(self, count: int) -> list[tuple[str, dict[str, str], str]]:
+        """Return time, labels and text of each entry, when there are `count` of them."""
+
+        def read() -> list[tuple[str, dict[str, str], str]]:
+            parts = re.split(r"(?=\d{4}-\d\d-\d\dT\S+\t\{)", self.output.read_text(encoding="utf-8"))
+            matches = [match for part in parts if (match := ENTRY.fullmatch(part.rstrip("\n")))]
+            return [(match[1], dict(re.findall(r'(\w+)="(.*?)"', match[2])), match[3]) for match in matches]
+
+        self.wait_for(lambda: len(read()) >= count)
+        # One too many, or the rest of the last one, would come within this time.
+        time.sleep(1)
+        found = read()
+        assert len(found) == count, found
         return found
 
 
@@ -165,7 +173,7 @@ def test_level_of_an_access_line_is_that_of_its_status(promtail) -> None:
     running = promtail()
     running.write(*PROXIES)
     running.metrics(len(PROXIES))
-    entries = running.entries()
+    entries = running.entries(len(PROXIES))
     assert [labels["level"] for _, labels, _ in entries] == ["info", "error", "info", "info"]
     assert {name for _, labels, _ in entries for name in labels} == {"host", "unit", "service_name", "level"}
 
@@ -191,7 +199,8 @@ def test_lines_of_vantage_serve_are_access_lines(promtail, monkeypatch: pytest.M
 def test_lines_of_other_units_are_not_counted(promtail) -> None:
     running = promtail(unit="ssh.service")
     running.write(*PROXIES)
-    assert len(running.entries()) == len(PROXIES)
+    running.entries(len(PROXIES))
+    assert "promtail_custom_http_server" not in running.scrape()
 
 
 TRACEBACK = """\
@@ -208,10 +217,7 @@ EXCEPTION = "ZeroDivisionError: division by zero"
 
 def read(running: Promtail, lines: int) -> list[tuple[str, str]]:
     """Return level and text of each entry, when there are `lines` of them."""
-    time.sleep(1)
-    entries = running.entries()
-    assert len(entries) == lines, entries
-    return [(labels["level"], text) for _, labels, text in entries]
+    return [(labels["level"], text) for _, labels, text in running.entries(lines)]
 
 
 def test_frames_of_a_traceback_are_one_error_and_all_of_it_is_in_order(promtail) -> None:
@@ -239,8 +245,7 @@ def test_indented_line_that_comes_later_is_an_entry_of_its_own_time_and_level(pr
     time.sleep(1.5)
     before = datetime.now(UTC)
     running.write("    step 2")
-    time.sleep(1)
-    first, access, late = running.entries()
+    first, access, late = running.entries(3)
     assert (first[2], first[1]["level"]) == ("started\n    step 1", "unknown")
     assert access[1]["level"] == "error"
     assert (late[2], late[1]["level"]) == ("    step 2", "unknown")
