@@ -94,7 +94,7 @@ class Promtail:
     def wait_for(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
-            assert time.monotonic() < deadline, self.scrape()[:1000]
+            assert time.monotonic() < deadline, (self.output.read_text(), self.scrape()[:500])
             time.sleep(0.1)
 
     def scrape(self) -> str:
