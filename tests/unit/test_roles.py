@@ -180,6 +180,16 @@ def test_unit_command_is_one_unbroken_line(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", SERVICES)
+def test_unit_returns_with_docker_and_after_each_end(role: str) -> None:
+    lines = unit(role).splitlines()
+    (requires,) = [line.split("=")[1].split() for line in lines if line.startswith("Requires=")]
+    (wanted,) = [line.split("=")[1].split() for line in lines if line.startswith("WantedBy=")]
+    assert "docker.service" in requires
+    assert {"vantage.target", "docker.service"} <= set(wanted)
+    assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(lines)
+
+
+@pytest.mark.parametrize("role", SERVICES)
 def test_unit_of_an_engine_has_no_proxies_and_no_limit_of_lines(role: str) -> None:
     text = unit(role)
     # 0 would be journald's default: 10,000 lines in 30 s.
