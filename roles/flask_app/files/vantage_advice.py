@@ -107,6 +107,11 @@ ADVICE: list[tuple[str, str | Callable[[str, Container], str]]] = [
         "The image has no module {0}. Add its package to the app's requirements; if it is the app's own, "
         "set object (flask_app_object) to package.module:name as seen from the import directory.",
     ),
+    (
+        r"Connection refused|Cannot assign requested address|Name or service not known|Temporary failure in name resolution|could not translate host name",
+        "The app needs another service, for example its database, which does not answer. Run it, and set its address in "
+        "environment (flask_app_environment): 127.0.0.1 is the app's own container, the host is vantage_network_gateway.",
+    ),
     (r"No such command '([^']+)'", "The flask command does not see the app's packages. Run it as `python3 -m flask`."),
 ]
 
