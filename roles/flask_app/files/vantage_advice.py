@@ -108,6 +108,11 @@ ADVICE: list[tuple[str, str | Callable[[str, Container], str]]] = [
         "set object (flask_app_object) to package.module:name as seen from the import directory.",
     ),
     (
+        r"cannot import name '[^']+' from '([^']+)' \([^)]*(?:site-packages|dist-packages|/lib/python\d)",
+        "The installed packages do not work together, or with this Python: {0} has changed. Update the pins in the app's "
+        "requirements, or use the Python that they were made for.",
+    ),
+    (
         r"Connection refused|Cannot assign requested address|Name or service not known|Temporary failure in name resolution|could not translate host name",
         "The app needs another service, for example its database, which does not answer. Run it, and set its address in "
         "environment (flask_app_environment): 127.0.0.1 is the app's own container, the host is vantage_network_gateway.",
