@@ -92,6 +92,13 @@ def test_advice_names_the_key_that_mends_it(log: str, words: list[str]) -> None:
         assert word in found
 
 
+def test_advice_is_about_the_exception_that_ended_the_app() -> None:
+    survived = "could not write cache: [Errno 30] Read-only file system: '/srv/app/cache'\n"
+    found = advise(survived + traceback("httpx.ConnectError: [Errno -2] Name or service not known"), HERE)
+    assert "vantage_network_gateway" in found
+    assert "/srv/app/cache" not in found
+
+
 @pytest.mark.parametrize("log", ["", "KeyError: 'name'\n", "listening on port 8000\n", "user: permission granted\n"])
 def test_no_advice_is_given_for_what_is_not_recognised(log: str) -> None:
     assert advise(log, HERE) == ""

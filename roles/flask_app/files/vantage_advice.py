@@ -138,10 +138,12 @@ def advise(log: str, container: Container) -> str:
 
 def _advices(log: str, container: Container) -> Iterator[str]:
     lines = plain_lines(log)
-    for pattern, text in ADVICE:
-        for line in reversed(lines):
-            if match := re.search(pattern, line):
-                yield text.format(*match.groups()) if isinstance(text, str) else text(line, container)
+    # The exception that ended the app, before what it survived.
+    for searched in ([find_cause(log, container.folder)], lines):
+        for pattern, text in ADVICE:
+            for line in reversed(searched):
+                if match := re.search(pattern, line):
+                    yield text.format(*match.groups()) if isinstance(text, str) else text(line, container)
     if name := environment_variable(lines):
         yield (
             f"The app needs the environment variable {name}. Set it in environment (flask_app_environment), or env_file "
