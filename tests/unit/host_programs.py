@@ -8,6 +8,11 @@ from pathlib import Path
 
 ACTIVE = "ActiveState=active\nSubState=running\nUnitFileState=enabled\nNeedDaemonReload=no\nNRestarts=0\n"
 
+VOLUME = "--volume=/var/lib/vantage/hello:/data"
+# A line of a unit, and the command that it means.
+BEFORE_START = 'BeforeStart="flask db upgrade && echo \\"done\\""\n'
+COMMAND = 'flask db upgrade && echo "done"'
+
 # Commands that only look; every other one counts as a change.
 READ_ONLY = (
     ("systemctl", "show"), ("systemctl", "is-active"), ("systemctl", "is-enabled"), ("journalctl",),
@@ -59,3 +64,22 @@ class FakeHost:
         path = self.units / f"vantage-{service}.service"
         path.write_text(text, encoding="utf-8")
         return path
+
+
+def app_unit(image: str, port: int = 8000, owner: str = "flask_app", volumes: str = VOLUME) -> str:
+    """The unit file of hello, an app, or of another one."""
+    return (
+        "[Service]\n"
+        "ExecStart=/usr/bin/docker run --rm --pull=never --log-driver=none \\\n"
+        "  --name=vantage-hello --hostname=hello \\\n"
+        f"  --network=vantage --network-alias=hello \\\n  --user=10001:10001 --read-only \\\n"
+        f"  --publish=127.0.0.1:{port}:5000 \\\n"
+        f"  {volumes} \\\n  --volume=/etc/vantage/secrets/hello:/run/secrets:ro \\\n"
+        '  --env="GREETING=50%% of $$1 \\"each\\"" \\\n'
+        f"  {image}\n"
+        f"[X-Vantage]\nOwner={owner}\nImage={image}\nReadyUrl=http://127.0.0.1:{port}/health\nReadySeconds=1\n"
+    )
+
+
+def before_start_runs(host: FakeHost) -> list[tuple[str, ...]]:
+    return [argv for argv in host.changes if argv[:2] == ("docker", "run") and "-c" in argv]

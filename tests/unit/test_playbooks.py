@@ -22,10 +22,13 @@ def inventory(tmp_path: Path) -> Path:
     return path
 
 
-def run_playbook(playbook: Path, inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a playbook from another folder and without a configuration file."""
-    config = inventory.with_name("empty.cfg")
-    config.touch()
+def run_playbook(
+    playbook: Path, inventory: Path, *arguments: str, config: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a playbook from another folder, by default without a configuration file."""
+    if not config:
+        config = inventory.with_name("empty.cfg")
+        config.touch()
     return subprocess.run(
         [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(playbook), *arguments],
         cwd=inventory.parent,
@@ -67,3 +70,10 @@ def test_playbook_refuses_a_misspelt_variable_with_a_plugin_that_it_finds_withou
     assert misspelt in done.stdout + done.stderr
     assert meant in done.stdout + done.stderr
     assert "failed=1" in done.stdout
+
+
+def test_the_message_of_a_failed_task_is_printed_once(inventory: Path) -> None:
+    tasks = [{"ansible.builtin.fail": {"msg": "wrong port 99999"}}]
+    playbook = inventory.with_name("fail.yml")
+    playbook.write_text(yaml.safe_dump([{"hosts": "app", "gather_facts": False, "tasks": tasks}]))
+    assert run_playbook(playbook, inventory, config=ROOT / "ansible.cfg").stdout.count("99999") == 1

@@ -84,6 +84,13 @@ def test_one_exposed_tcp_port_is_the_port(words: list[str], port: int) -> None:
     assert filter_loader.get("only_port").j2_function(words) == port
 
 
+@pytest.mark.parametrize(("runtime", "asked"), [("systemd", ["blog"]), ("compose", [])])
+def test_only_an_image_without_a_given_port_is_asked_for_it(runtime: str, asked: list[str]) -> None:
+    apps = [APP, APP | {"name": "shop", "container_port": 80}, APP | {"name": "built", "source": "/srv/built"}]
+    host = Host("flask_app", vantage_apps=apps, vantage_runtime=runtime)
+    assert [app["name"] for app in host.value(host.variables["__flask_app_portless"])] == asked
+
+
 def test_prometheus_scrapes_the_port_that_the_image_exposes() -> None:
     assert list(targets(APP, __flask_app_exposed={"blog": 5000})) == ["blog:5000"]
     assert list(targets(APP)) == ["blog:8000"]
