@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from vantage_tools import libvirt
-from vantage_tools.box import Suite
 from vantage_tools.process import capture
+from vantage_tools.vm import libvirt
+from vantage_tools.vm.box import Suite
 from vantage_tools.waiting import step, wait_until
 
 SUITE = Suite(os.environ.get("SUITE") or "trixie")

@@ -10,8 +10,10 @@ import subprocess
 
 import pytest
 from machines import SYSTEMS
+from vantage_tools.errors import UserError
+from vantage_tools.images.cli import load_images
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES, capture, prepare_environment, succeeds
+from vantage_tools.process import prepare_environment, succeeds
 from vantage_tools.vm import engine
 from vantage_tools.vm.container import image_name
 
@@ -37,8 +39,11 @@ def require_image(system: str) -> None:
             pytest.skip(f"the Docker engine has no image {image}")
     elif system == "rhel9":
         pytest.skip("set VANTAGE_SYSTEM_IMAGE to an image with systemd")
-    elif (done := capture(*IMAGES, "load", image_name(system))).returncode:
-        pytest.skip(f"cannot build its image: {done.stdout}")
+    else:
+        try:
+            load_images([image_name(system)])
+        except UserError as error:
+            pytest.skip(f"cannot build its image: {error}")
 
 
 @pytest.mark.parametrize("system", os.environ.get("SYSTEMS", "").split() or SYSTEMS)

@@ -27,12 +27,13 @@ def find(role: str, program: str) -> Path:
 
 
 def extract(archive: Path, program: str, target: Path) -> None:
-    """Write the program in /bin of one of the image's layers to `target`."""
+    """Write the program in /bin or /usr/bin of one of the image's layers to `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    places = {f"bin/{program}", f"usr/bin/{program}"}
     with tarfile.open(archive) as image:
         for name in json.load(_open(image, "manifest.json"))[0]["Layers"]:
             with tarfile.open(fileobj=_open(image, name)) as layer:
-                for path in {f"bin/{program}", f"./bin/{program}"} & set(layer.getnames()):
+                for path in [name for name in layer.getnames() if name.removeprefix("./") in places]:
                     new = target.with_suffix(f".{os.getpid()}")
                     with new.open("wb") as out:
                         shutil.copyfileobj(_open(layer, path), out)

@@ -152,6 +152,12 @@ def test_six_hour_windows_come_from_recording_rules() -> None:
                 assert not re.search(r"\[(6h|[1-9]d)\]", target.get("expr", "")), panel["title"]
 
 
+def test_no_quantile_where_bounds_and_values_have_different_units() -> None:
+    """Jaeger's bounds are in milliseconds and its values in seconds: every quantile of them is 4.75 s."""
+    wrong = "jaeger_storage_latency_seconds_bucket"
+    assert [name for name, board in DASHBOARDS.items() if any(wrong in text for text in strings(board))] == []
+
+
 def test_data_sources_lead_to_each_other_with_escaped_variables() -> None:
     text = (ROOT / "roles/grafana/vars/main.yml").read_text()
     sources = {source["type"]: source for source in yaml.safe_load(text)["__grafana_datasources"]}

@@ -295,6 +295,71 @@ def test_package_that_must_be_compiled_is_explained() -> None:
     assert errors.build_error("\n".join(map(str, range(100)))).splitlines()[0] == "60"
 
 
+# Lines of `docker build --progress=plain` of Docker 20.10.
+BUILDKIT_OUTPUT = """\
+#1 [internal] load build definition from Dockerfile
+#1 sha256:dc16ed3860adb9563ab5aa06bca56ab8ac3857bd1fa708bff2a23b8500b79b1b
+#1 DONE 0.0s
+
+#6 [2/9] COPY requirements.txt requirements.txt
+#6 DONE 0.1s
+
+#7 [3/9] RUN pip install     -r requirements.txt
+#7 sha256:5fb6ac13be42206a587a36d3169ef1f7069cc80e3bba54591ad3670ba8c5a780
+#7 42.61 Collecting psycopg2-binary==2.9.9 (from -r requirements.txt (line 2))
+#7 48.07   error: subprocess-exited-with-error
+#7 48.07
+#7 48.07       Error: pg_config executable not found.
+#7 ERROR: executor failed running [/bin/sh -c pip install -r requirements.txt]: exit code: 1
+------
+ > [3/9] RUN pip install -r requirements.txt:
+------
+executor failed running [/bin/sh -c pip install -r requirements.txt]: exit code: 1"""
+
+
+@pytest.mark.parametrize(
+    ("output", "line", "word"),
+    [
+        (BUILDKIT_OUTPUT, "Dockerfile:3: RUN pip install -r requirements.txt, requirements.txt:2: ", "compiler"),
+        (
+            # The builder before BuildKit, with --quiet.
+            "ERROR: No matching distribution found for flask==99\n"
+            "The command '/bin/sh -c pip install -r requirements.txt' returned a non-zero code: 1",
+            "Dockerfile:3: RUN pip install -r requirements.txt, requirements.txt:1: Flask==99",
+            "FROM",
+        ),
+        (
+            "#9 [3/9] RUN pip install -r requirements.txt\n"
+            "#9 0.8 WARNING: Retrying after connection broken by 'SSLError(CERTIFICATE_VERIFY_FAILED)': /simple/flask/\n"
+            "#9 8.4 ERROR: No matching distribution found for flask==99\n#9 ERROR: exit code: 1",
+            "requirements.txt:1: Flask==99",
+            "PIP_INDEX_URL",
+        ),
+        (
+            "#3 [internal] load metadata for docker.io/library/python:3.8-slim\n#3 ERROR: no such host\n------",
+            "Dockerfile:1: FROM python:3.8-slim",
+            "docker build",
+        ),
+        ("#9 [5/5] RUN make\n#9 1.0 Failed to build 'misaka'\n#9 ERROR: exit code: 1", "misaka", "FROM"),
+    ],
+)
+def test_failed_build_names_file_and_line(tmp_path: Path, output: str, line: str, word: str) -> None:
+    (tmp_path / "requirements.txt").write_text("Flask==99\npsycopg2_binary==2.9.9\n")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM python:3.8-slim\nCOPY . .\nRUN pip install \\\n    -r requirements.txt\n"
+    )
+    advice = errors.build_advice(output, str(tmp_path), {"dockerfile": True}, True)
+    assert line in advice.splitlines()[0]
+    assert word in advice.splitlines()[1]
+
+
+def test_only_the_step_that_failed_is_shown() -> None:
+    shown = errors.build_error(BUILDKIT_OUTPUT).splitlines()
+    assert shown[0].startswith("[3/9] RUN pip install")
+    assert "      Error: pg_config executable not found." in shown
+    assert not any(line.startswith(("#", "sha256:")) or "COPY" in line for line in shown)
+
+
 @pytest.mark.parametrize(("instrument", "module"), [("none", "flask_vantage.serve"), ("auto", "flask_vantage.auto")])
 def test_auto_starts_the_app_by_another_module_of_the_base_image(instrument: str, module: str) -> None:
     recipe = {"python_path": ["/srv/app"], "instrument": instrument, "object": "app:app"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import re
@@ -124,6 +125,16 @@ def test_map_of_the_repository_is_complete() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     mapped = set(re.findall(r"^\| `([^`]+)/` \|", text, re.MULTILINE))
     assert wanted == mapped
+
+
+PACKAGES = [path.parent for path in (ROOT / "tools/vantage_tools").rglob("__init__.py") if path.parent.name != "rules"]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_docstring_of_a_package_names_its_modules(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
+    assert modules <= set(re.findall(r"`(\w+)`", docstring))
 
 
 def test_table_of_environment_variables_is_complete() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from vantage_tools.images import keys
+from vantage_tools.images import cache_keys
 from vantage_tools.images.manifest import Manifest, load
 from vantage_tools.images.store import Record, Store, write_atomically
 from vantage_tools.paths import cache_dir
@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Store:
 
 def key(root: Path, name: str, architecture: str = "amd64") -> str:
     manifest = load(root)
-    return keys.made_key(manifest.select([name])[0], manifest, architecture)
+    return cache_keys.made_key(manifest.select([name])[0], manifest, architecture)
 
 
 def add(store: Store, name: str, ref: str) -> None:

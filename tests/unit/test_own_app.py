@@ -51,6 +51,7 @@ CONNEXION = "import connexion\nconnex = connexion.FlaskApp(__name__)\n"
         ({"blog/__init__.py": "", "blog/web.py": "", "blog/app.py": FACTORY}, "blog.app:create_app"),
         ({"app.py": "try:\n    import flask\n    app = flask.Flask('x')\nexcept ImportError:\n    raise\n"}, "app:app"),
         ({"tests/__init__.py": FACTORY, "run.py": FACTORY}, "run:create_app"),
+        ({"test_app.py": APP, "tests.py": APP, "shop_test.py": APP, "shop/__init__.py": FACTORY}, "shop:create_app"),
         ({"app.py": "from flask import Flask\nother = Flask('o')\napp = Flask('a')\n"}, "app:app"),
         # Imported from this source.
         ({"wsgi.py": "from shop import app as application\n", "shop/__init__.py": APP}, "wsgi:application"),

@@ -423,13 +423,32 @@ def dead_process() -> int:
         ("here", os.getpid(), 60, False),
         ("here", None, 60, True),
         ("there", None, 60, False),
+        ("there", None, 6000, False),
         ("there", os.getpid(), hosts.LEASE_SECONDS + 1, True),
     ],
-    ids=["runs", "was killed", "on another controller", "expired"],
+    ids=["runs", "was killed", "on another controller", "builds there for long", "expired"],
 )
 def test_killed_run_does_not_block_for_ever(controller: str, pid: int | None, age: int, over: bool) -> None:
     found = {"id": f"{controller}/7", "controller": controller, "pid": pid or dead_process(), "age": age}
     assert hosts.is_over(found, OWN) is over
+
+
+@pytest.mark.parametrize(
+    ("start", "over"),
+    [(hosts.start_of(os.getpid()), False), ("1", True), (None, False)],
+    ids=["the same process", "another process", "record of an earlier release"],
+)
+def test_process_with_the_number_of_a_killed_run_does_not_block(start: str | None, over: bool) -> None:
+    found = {"id": "here/7", "controller": "here", "pid": os.getpid(), "age": 60}
+    assert hosts.is_over(found | ({"start": start} if start else {}), OWN) is over
+
+
+def test_run_is_known_by_its_process_and_the_start_of_it() -> None:
+    run = hosts.this_run()
+    assert run["pid"] == os.getppid()
+    assert run["start"] == hosts.start_of(os.getppid()) != ""
+    assert run["id"].endswith(f"/{run['pid']}/{run['start']}")
+    assert hosts.start_of(dead_process()) == ""
 
 
 def test_no_run_and_the_own_run_do_not_block() -> None:

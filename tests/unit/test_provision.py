@@ -50,7 +50,7 @@ class Machine:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def run(self, user: str = "0", **settings: str) -> subprocess.CompletedProcess[str]:
+    def run(self, user: str = "0", program: Path = SCRIPT, **settings: str) -> subprocess.CompletedProcess[str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("VANTAGE_")}
         places = {
             "VANTAGE_HOME": str(self.home),
@@ -60,7 +60,7 @@ class Machine:
         }
         given = {f"VANTAGE_{name}": value for name, value in settings.items()}
         return subprocess.run(
-            [sys.executable, "-c", AS_USER, str(SCRIPT)],
+            [sys.executable, "-c", AS_USER, str(program)],
             env={**kept, **places, **given},
             capture_output=True,
             text=True,
@@ -195,6 +195,18 @@ def test_a_second_run_uses_the_settings_of_the_first(machine: Machine, project: 
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert machine.status()["state"] == "done"
     assert (machine.home / "provision").read_text() == SCRIPT.read_text()
+
+
+def test_the_program_itself_can_be_the_user_data(machine: Machine, project: Path, tmp_path: Path) -> None:
+    """A cloud runs a script as it is, without settings; later runs use the copy in /opt/vantage."""
+    assert SCRIPT.read_text().startswith("#!")
+    installed(machine, project)
+    program = tmp_path / "part-001"
+    program.write_text(SCRIPT.read_text().replace('"VANTAGE_PROJECT": ""', f'"VANTAGE_PROJECT": "{project}"'))
+    for script in (program, machine.home / "provision"):
+        answer = machine.run(program=script)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert machine.status()["state"] == "done"
 
 
 def test_images_and_variables_reach_the_playbook_in_order(machine: Machine, project: Path, tmp_path: Path) -> None:

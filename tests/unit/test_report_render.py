@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from report_data import END, requests, shop_trace, span, system, vector
 from vantage_tools.errors import UserError
-from vantage_tools.report import formats, pictures, render, samples, servicemap, tables
+from vantage_tools.report import formats, pictures, render, samples, service_map, tables
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.spans import Trace, by_operation, self_us
 from vantage_tools.report.stats import Histogram, wilson
@@ -60,7 +60,7 @@ def test_a_trace_without_its_root_is_incomplete() -> None:
 def test_arrows_lead_to_services_and_databases() -> None:
     data = system()
     data["traces"]["short"] = [shop_trace(database_us=200), shop_trace(database_us=400)]
-    found = {(call.source, call.target): call for call in servicemap.calls(Dataset(data))}
+    found = {(call.source, call.target): call for call in service_map.calls(Dataset(data))}
     assert set(found) == {("storefront", "warehouse"), ("warehouse", "sqlite of warehouse")}
     assert found["warehouse", "sqlite of warehouse"].mean == pytest.approx(0.0003)
 
@@ -74,15 +74,15 @@ def test_calls_are_counted_by_span_metrics_and_completed_from_traces() -> None:
         [({**labels, "status_code": code}, n) for code, n in (("STATUS_CODE_UNSET", 270), ("STATUS_CODE_ERROR", 30))],
     )
     vector(data, "call_ms@short", [(labels, 600)])
-    calls = {(call.source, call.target): call for call in servicemap.calls(Dataset(data))}
+    calls = {(call.source, call.target): call for call in service_map.calls(Dataset(data))}
     call = calls["storefront", "warehouse"]
     assert (call.rate, call.failed, call.mean) == (1.0, 0.1, 0.002)
     assert calls["warehouse", "sqlite of warehouse"].rate is None
 
 
 def test_a_cycle_of_calls_can_be_drawn(tmp_path: Path) -> None:
-    cycle = [servicemap.Call(a, b, 1.0, 0.0, 0.1) for a, b in (("a", "b"), ("b", "c"), ("c", "a"), ("a", "a"))]
-    servicemap.draw(Dataset(system()), cycle).savefig(tmp_path / "map.png")
+    cycle = [service_map.Call(a, b, 1.0, 0.0, 0.1) for a, b in (("a", "b"), ("b", "c"), ("c", "a"), ("a", "a"))]
+    service_map.draw(Dataset(system()), cycle).savefig(tmp_path / "map.png")
 
 
 def test_the_slowest_a_typical_and_a_failing_trace_are_chosen() -> None:

@@ -147,7 +147,7 @@ def test_memory_limits_follow_the_inventory() -> None:
     assert not {"flask-app", "container-service"} & set(found)
 
 
-def test_buckets_of_spans_and_of_requests_are_the_same() -> None:
+def test_buckets_of_spans_lines_and_requests_are_the_same() -> None:
     jaeger = Host("jaeger")
     config = jaeger.value(jaeger.variables["__jaeger_config"])
     units = {"us": 1e-6, "ms": 1e-3, "s": 1}
@@ -161,11 +161,17 @@ def test_buckets_of_spans_and_of_requests_are_the_same() -> None:
     ]
     assert of_spans == pytest.approx(list(of_requests))
     assert Host("prometheus").variables["__prometheus_span_buckets"] == list(of_requests)
+    (of_lines,) = [
+        stage["metrics"]["http_server_request_duration_seconds"]["config"]["buckets"]
+        for stage in Host("promtail").variables["__promtail_access_stages"][0]["match"]["stages"]
+        if "metrics" in stage
+    ]
+    assert of_lines == list(of_requests)
 
 
 def test_app_that_is_not_scraped_may_have_objectives_of_its_own() -> None:
     text = render(prometheus_slos=[{"service": "blog", "availability_percent": 99.0}])
-    assert 'vector(0.99) and on () sum(traces_span_metrics_calls_total{service_name="blog"' in text
+    assert 'vector(0.99) and on () service_name:http_server_requests:rate5m{service_name="blog"}' in text
 
 
 def test_objectives_of_an_unknown_app_are_refused() -> None:

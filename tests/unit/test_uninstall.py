@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import vantage_unit
+from ansible.template import trust_as_template
 from rendering import ROOT, Host, load
 from test_playbooks import inventory, run_playbook
 
@@ -75,6 +77,17 @@ def test_misspelt_option_is_refused_with_the_options(inventory: Path) -> None:
     for name in ("uninstall_dta", "uninstall_data", "uninstall_engine"):
         assert name in done.stdout + done.stderr
     assert "changed=0" in done.stdout
+
+
+def test_programs_that_read_a_removed_file_are_restarted() -> None:
+    (play,) = load(PLAYBOOK)
+    (task,) = (task for task in play["tasks"] if "try-restart" in str(task.get("ansible.builtin.command")))
+    pairs = {(item["unit"], Path(item["file"])) for item in task["loop"]}
+    assert pairs == {("systemd-journald", vantage_unit.JOURNALD), ("rsyslog", vantage_unit.RSYSLOG)}
+    listed = {"__uninstall_before": {"stdout_lines": [f"file {vantage_unit.RSYSLOG}"]}}
+    condition = trust_as_template("{{ " + task["when"] + " }}")
+    hosts = {item["unit"]: Host("vantage", **(play["vars"] | listed | {"item": item})) for item in task["loop"]}
+    assert [unit for unit, host in hosts.items() if host.value(condition)] == ["rsyslog"]
 
 
 BEFORE = [

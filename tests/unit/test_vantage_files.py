@@ -197,3 +197,41 @@ def test_check_mode_applies_only_what_is_installed_and_can_see_the_files(place: 
     assert place("--check", files=[place.file("app.yml", "new")], apply=command)["applied"] == ""
     assert not place("--check", files=[], apply=["/no-such-place/program"]).get("failed")
     assert place(files=[], apply=["/no-such-place/program"])["failed"]
+
+
+# The image that files are for -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Docker that has the image loki:1."""
+    program = tmp_path / "bin/docker"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$4" = loki:1 ] && echo sha256:a\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("image", "needed"),
+    [
+        ({"name": "loki:1", "ids": []}, False),
+        ({"name": "loki:1", "ids": ["sha256:b", "sha256:a"]}, False),
+        ({"name": "loki:1", "ids": ["sha256:b"]}, True),
+        ({"name": "loki:2", "ids": []}, True),
+    ],
+    ids=["any id", "one of the ids", "another id", "missing"],
+)
+def test_nothing_is_changed_without_the_image(docker: None, place: Runner, image: dict[str, Any], needed: bool) -> None:
+    ran = place.folder / "ran"
+    result = place(image=image, files=[place.file("a.yml", "a")], apply=["touch", str(ran)])
+    assert result["needs_image"] is needed
+    assert result["changed"] is ran.exists() is (place.etc / "a.yml").exists() is not needed
+
+
+def test_check_mode_without_the_image_lists_the_files_and_runs_no_checker(docker: None, place: Runner) -> None:
+    files = [place.file("a.yml", "a", validate="false %s")]
+    result = place("--check", image={"name": "loki:2", "ids": []}, files=files)
+    assert result["needs_image"]
+    assert result["paths"] == [f"{place.etc}/a.yml"]
+    assert place("--check", image={"name": "loki:1", "ids": []}, files=files)["failed"]

@@ -652,6 +652,11 @@ def test_services_of_the_network_are_reached_without_a_proxy(
     assert f"--env=NO_PROXY={','.join(entries)}" in vantage_unit.Unit.load("blog").docker_arguments
 
 
+def test_exception_for_everything_stands_alone(host: FakeHost) -> None:
+    host.write_unit("blog", PROXIED.replace("NoProxy=", "NoProxy=*,"))
+    assert vantage_unit.no_proxy(vantage_unit.Unit.load("blog")) == "*"
+
+
 def test_service_without_proxies_needs_no_environment_file(host: FakeHost) -> None:
     host.write_unit("loki", "\n[X-Vantage]\nImage=x\n")
     vantage_unit.pre_start("loki")

@@ -18,6 +18,8 @@ from follow_request import Row
 from host_programs import FakeHost
 from rendering import ROLES, Host
 
+# Before a test replaces it.
+RUN = vantage_unit.run
 UNIT = "[Unit]\n[X-Vantage]\nOwner={owner}\nReplicaOf={replica_of}\nReadyUrl={url}\nReadyBelow={below}\n"
 
 
@@ -66,6 +68,7 @@ def check(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fa
     """A host without services, whose settings name no store."""
     monkeypatch.setattr(vantage_verify, "SETTINGS", tmp_path / "settings.json")
     monkeypatch.setattr(vantage_verify, "METRICS", tmp_path / "metrics/verify.prom")
+    monkeypatch.setattr(vantage_verify, "DATA", tmp_path / "data")
     monkeypatch.setattr(vantage_verify, "PROBE_TIMEOUT", 0.3)
     monkeypatch.setattr(vantage_verify, "PROBE_SECONDS", 0.0)
     vantage_verify.SETTINGS.write_text("{}")
@@ -117,6 +120,21 @@ def test_service_that_restarts_is_asked_again(check: FakeHost, monkeypatch: pyte
     write(check, "blog", "http://x/")
     vantage_verify.run()
     assert metrics()[ready("blog", "blog")] == 1
+
+
+def test_data_of_each_service_is_measured_with_what_it_takes_on_disk(
+    check: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("jaeger", "loki"):
+        (vantage_verify.DATA / name).mkdir(parents=True)
+    with (vantage_verify.DATA / "jaeger/000001.vlog").open("wb") as sparse:
+        sparse.truncate(2**31)
+    (vantage_verify.DATA / "loki/chunk").write_bytes(b"x" * 500_000)
+    monkeypatch.setattr(vantage_unit, "run", RUN)
+    found = {sample.labels["name"]: sample.value for sample in vantage_verify.sizes()}
+    assert 0 <= found.pop("jaeger") < 100_000
+    assert 500_000 <= found.pop("loki") < 600_000
+    assert not found
 
 
 STORES = {"prometheus": "http://p", "loki": "http://l", "jaeger": "http://j", "app": "blog", "log_service": "verify"}

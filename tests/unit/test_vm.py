@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from fakes import fake_program
 from typer.testing import CliRunner
-from vantage_tools import libvirt
 from vantage_tools.cli import app
 from vantage_tools.errors import UserError
-from vantage_tools.vm import cli, endpoints, machine, ports
+from vantage_tools.vm import cli, endpoints, libvirt, machine, ports
 from vantage_tools.vm.container import SystemContainer
 from vantage_tools.vm.machine import Kind
 from vantage_tools.vm.ports import PortMapping

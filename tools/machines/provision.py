@@ -37,7 +37,14 @@ HOME = Path(os.environ.get("VANTAGE_HOME", "/opt/vantage"))
 LOG = Path(os.environ.get("VANTAGE_LOG", "/var/log/vantage-provision.log"))
 SETTINGS = HOME / "settings"
 PINS = "tools/requirements/ansible.txt"
-NAMES = ["VANTAGE_" + name for name in ("PROJECT", "PROJECT_SHA256", "IMAGES", "INVENTORY", "EXTRA_VARS")]
+# A cloud that gets this program itself as user data finds no settings: fill in VANTAGE_PROJECT here.
+DEFAULTS = {
+    "VANTAGE_PROJECT": "",
+    "VANTAGE_PROJECT_SHA256": "",
+    "VANTAGE_IMAGES": "",
+    "VANTAGE_INVENTORY": "",
+    "VANTAGE_EXTRA_VARS": "",
+}
 PYTHONS = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"]
 STEPS = ["python", "project", "ansible", "images", "site.yml", "verify"]
 CA_BUNDLES = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]
@@ -101,18 +108,18 @@ def is_installed(command: list[str]) -> bool:
 
 def read_settings() -> dict[str, str]:
     """Return the settings by name; the environment wins over the file and is saved for the next run."""
-    settings = dict.fromkeys(NAMES, "")
+    settings = dict(DEFAULTS)
     if SETTINGS.exists():
         try:
             settings |= dict(word.split("=", 1) for word in shlex.split(SETTINGS.read_text(), comments=True))
         except ValueError as error:
             raise ProvisionError(f"cannot read {SETTINGS}: {error}", "write lines like VANTAGE_PROJECT=value") from None
-    given = {name: os.environ[name] for name in NAMES if os.environ.get(name)}
+    given = {name: os.environ[name] for name in DEFAULTS if os.environ.get(name)}
     if given:
         settings.update(given)
         new = HOME / "settings.new"
         new.touch(mode=0o600)
-        new.write_text("".join(f"{name}={shlex.quote(settings[name])}\n" for name in NAMES))
+        new.write_text("".join(f"{name}={shlex.quote(settings[name])}\n" for name in DEFAULTS))
         new.replace(SETTINGS)
     return {name.replace("VANTAGE_", ""): value for name, value in settings.items()}
 

@@ -118,30 +118,19 @@ def memory() -> list[float]:
 
 def visibility(checkout: Path) -> dict[str, list[float]]:
     """Return the seconds from a request to its log line, trace and metric, by the program of the role verify."""
-    (program,) = (checkout / "roles/verify/files").glob("follow?request*")
-    output("docker", "cp", program, f"{NAME}:/root/follow_request.py")
-    ports = {"prometheus": 9090, "loki": 3100, "jaeger": 16686}
-    settings = {"app": "storefront", "services": "storefront,warehouse"}
-    settings |= {engine: f"http://127.0.0.1:{port}" for engine, port in ports.items()}
-    url = "http://127.0.0.1:8000/products"
-    if program.suffix:
-        arguments = shlex.quote(json.dumps(settings | {"url": url, "services": settings["services"].split(",")}))
-    else:
-        # In older checkouts the program takes options.
-        arguments = shlex.join(
-            f"--{name}={value}" for name, value in (settings | {"app-url": url, "logs": "-"}).items()
-        )
-    is_parallel = "ThreadPoolExecutor" in program.read_text(encoding="utf-8")
+    program = "/root/follow_request.py"
+    output("docker", "cp", checkout / "roles/verify/files/follow_request.py", f"{NAME}:{program}")
+    settings = {
+        "app": "storefront", "url": "http://127.0.0.1:8000/products", "services": ["storefront", "warehouse"],
+        "prometheus": "http://127.0.0.1:9090", "loki": "http://127.0.0.1:3100", "jaeger": "http://127.0.0.1:16686",
+    }  # fmt: skip
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(SAMPLES):
         time.sleep(SCRAPE_OFFSET_SECONDS)
-        table = on_vm(f"python3 /root/follow_request.py {arguments}")
+        table = on_vm(shlex.join(["python3", program, json.dumps(settings)]))
         took = {line.split()[0]: float(line.split()[1]) for line in table.splitlines()[1:]}
-        total = 0.0
         for step in ("log", "trace", "metric"):
-            # In older checkouts they follow each other: each is visible at the sum of those before it at the latest.
-            total = took[step] if is_parallel else total + took[step]
-            found[VISIBLE.format(step)].append(total)
+            found[VISIBLE.format(step)].append(took[step])
     return found
 
 

@@ -7,11 +7,12 @@ import sys
 
 import typer
 
-from vantage_tools import bench, box, cloud_init, compose, fill_past, lint, render, testing
+from vantage_tools import bench, cloud_init, compose, fill_past, lint, render, testing
 from vantage_tools.errors import UserError
 from vantage_tools.images.cli import app as images
 from vantage_tools.process import prepare_environment
 from vantage_tools.report import cli as report
+from vantage_tools.vm import box
 from vantage_tools.vm import cli as vm
 from vantage_tools.vm.cli import DEVELOPMENT, MACHINES
 

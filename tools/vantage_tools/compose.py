@@ -18,8 +18,9 @@ from typing import Any
 import typer
 
 from vantage_tools.errors import UserError
+from vantage_tools.images import cli as images
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES, output, replace_process, run, succeeds
+from vantage_tools.process import output, replace_process, run, succeeds
 from vantage_tools.vm import engine
 from vantage_tools.vm.cli import PASS_ON
 from vantage_tools.waiting import url_problem, wait_until
@@ -148,7 +149,7 @@ def program() -> tuple[str, ...]:
             "compose: building Compose from its Go module, because `docker compose` is not installed", file=sys.stderr
         )
         print("compose: this takes some minutes, the first time only", file=sys.stderr)
-    return (output(*IMAGES, "tool", "compose").strip(),)
+    return (str(images.make_tool("compose")),)
 
 
 def document() -> Document:
@@ -177,7 +178,7 @@ def get_images() -> None:
             raise UserError("cannot pull the images, and they can be built on Linux only.", "check the network.")
         print("compose: no registry answers; building the images from published packages", file=sys.stderr)
     # Grafana cannot be made; the rest runs without it.
-    run(*IMAGES, "load")
+    images.load_images()
     _made_images().touch()
     render()
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vantage_tools import cloud_init, compose, docs
+from vantage_tools import compose, readmes
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT
 from vantage_tools.vm.cli import DEVELOPMENT
@@ -25,9 +25,7 @@ def dashboards() -> dict[Path, str]:
 
 
 # What renders the texts of files, by their absolute paths.
-RENDERERS: list[Callable[[], Mapping[Path, str]]] = [
-    docs.readmes, cloud_init.rendered_files, dashboards, compose.rendered_files,
-]  # fmt: skip
+RENDERERS: list[Callable[[], Mapping[Path, str]]] = [readmes.readmes, dashboards, compose.rendered_files]
 # Folders that hold nothing else: a file that is not rendered is removed.
 FOLDERS = ("roles/grafana/files/dashboards", "compose/config")
 
@@ -38,7 +36,7 @@ def render(
 ) -> None:
     """Write every rendered file.
 
-    READMEs' tables, the cloud-init file, dashboards and docker-compose.yml.
+    READMEs' tables, dashboards and docker-compose.yml.
     """
     files = {path: text for renderer in RENDERERS for path, text in renderer().items()}
     found = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}

@@ -13,7 +13,7 @@ import logging
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,6 +61,18 @@ class Refusal:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A request that the app answered, sent or broken off after `seconds`; `length` is None if unknown."""
+
+    method: str
+    path: str
+    environ: Mapping[str, Any]
+    status: str
+    length: int | None
+    seconds: float
+
+
 class Owner(Protocol):
     """What the HTTP server asks and tells."""
 
@@ -69,6 +81,9 @@ class Owner(Protocol):
 
     def report_exception(self, method: str, path: str, error: BaseException) -> None:
         """Log an exception that the app did not handle."""
+
+    def report_response(self, response: Answered) -> None:
+        """Called when the app has answered a request that is no probe or scrape."""
 
     def watch(self, running: list[Running], waiting: int) -> None:
         """Called once a second with the requests that hold a thread, and the number that wait for one."""
@@ -304,6 +319,7 @@ class _Task(WSGITask):  # type: ignore[misc]
 
     def service(self) -> None:
         self.channel.task = self
+        started = time.monotonic()
         try:
             super().service()
         except ClientDisconnected:
@@ -315,6 +331,12 @@ class _Task(WSGITask):  # type: ignore[misc]
             if not self.wrote_header:
                 self.request.error = _error(500, "Internal Server Error", "")
                 _ErrorTask(self.channel, self.request).service()
+        finally:
+            if self.wrote_header and self.channel.server.lane(self.request) is None:
+                request, seconds = self.request, time.monotonic() - started
+                self.channel.server.http.owner.report_response(
+                    Answered(request.command, request.path, self.environ, self.status, self.content_length, seconds)
+                )
 
     def build_response_header(self) -> bytes:
         if self.channel.refused or self.channel.server.http.is_draining:

@@ -20,7 +20,8 @@ from flask import Flask
 from loguru import logger
 
 from flask_vantage import startup
-from flask_vantage._waitress import HttpServer, Refusal
+from flask_vantage._waitress import Answered, HttpServer, Refusal
+from flask_vantage.access import AccessLog
 from flask_vantage.busy import BusyThreads, Running, summarize
 from flask_vantage.proxies import TrustedProxies
 from flask_vantage.settings import Settings, SettingsError
@@ -87,6 +88,9 @@ class Server:
         self._settings = settings
         self._signals = 0
         self._busy = BusyThreads(settings.threads)
+        # An app with Vantage writes its own access lines.
+        has_lines = self._vantage is None and settings.log_level in ("TRACE", "DEBUG", "INFO")
+        self._access_log = AccessLog() if has_lines else None
         limit = app.config.get("MAX_CONTENT_LENGTH")
         self._server = HttpServer(
             TrustedProxies(app, settings.trusted_proxies),
@@ -178,8 +182,27 @@ class Server:
         if not getattr(error, "is_logged", False):
             logger.opt(exception=error).error("The app raised an exception: {} {}", method, path)
 
+    def report_response(self, response: Answered) -> None:
+        """Write the access line of an app that writes none itself."""
+        if self._access_log is not None:
+            self._access_log.write(
+                response.method,
+                response.path,
+                response.status,
+                response.seconds,
+                # That of `TrustedProxies`, or of the app's ProxyFix.
+                response.environ.get("REMOTE_ADDR"),
+                response.length,
+                response.environ.get("HTTP_REFERER", ""),
+                response.environ.get("HTTP_USER_AGENT", ""),
+            )
+
     def refuse(self, refusal: Refusal) -> tuple[list[tuple[str, str]], bytes]:
         """Return headers and body (problem+json) of a response of the server's own; log and count the request."""
+        if self._access_log is not None:
+            self._access_log.write(
+                refusal.method, refusal.path, str(refusal.status), refusal.seconds, refusal.client_address
+            )
         request_id = secrets.token_hex(16)
         detail = "The application failed; its log has the exception."
         # The exception is logged and, by the middleware, counted.

@@ -193,8 +193,8 @@ class Unit:
 def no_proxy(unit: Unit) -> str:
     """What a container reaches without the proxies that root's Docker client config gives it, as NO_PROXY lists it.
 
-    That is what the config excludes itself, the Docker network, and every service by its name: Python and curl do not
-    compare a name with a network.
+    That is what the config and the service's own variables exclude, the Docker network, and every service by its name:
+    Python and curl do not compare a name with a network.
     """
     try:
         given = str(json.loads(CLIENT.read_text(encoding="utf-8"))["proxies"]["default"].get("noProxy") or "")
@@ -202,7 +202,9 @@ def no_proxy(unit: Unit) -> str:
         given = ""
     names = [name for other in installed_units() for name in (other.service, f"vantage-{other.service}")]
     entries = [*given.split(","), "localhost", "127.0.0.1", *unit.settings.get("NoProxy", "").split(","), *names]
-    return ",".join(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
+    stripped = list(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
+    # It excludes everything, but only if it stands alone.
+    return "*" if "*" in stripped else ",".join(stripped)
 
 
 def environment_path(service: str) -> Path:

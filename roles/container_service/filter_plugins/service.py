@@ -47,12 +47,12 @@ def systemd_quote(value: Any) -> str:
 
 
 def complete_service(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """The service with the defaults of its argument spec, which Ansible checks and does not apply, and further keys:
+    """The service with the defaults of its argument spec, which it must meet, and further keys:
 
     `home`, the service whose config, data and secrets it has; `published`, its ports as `docker run --publish` takes them;
-    `ready_url`, empty without a readiness check. `addresses` are those that a name in `ports` stands for.
+    `ready_url`, empty without a readiness check; `no_proxy`, the exceptions that its own environment makes. `addresses` are those that a name in `ports` stands for.
     """
-    spec = yaml_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    spec = yaml_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["service"]["options"]
     result = ArgumentSpecValidator(spec).validate({"container_service": plain(given)})
     if result.error_messages:
         raise AnsibleFilterError(f"container_service: {'. '.join(result.error_messages)}.")
@@ -63,7 +63,15 @@ def complete_service(given: Mapping[str, Any], addresses: Mapping[str, str]) -> 
         "home": service["replica_of"] or service["name"],
         "published": published_ports(service["ports"]),
         "ready_url": ready_url(service, str(addresses["engine"])),
+        "no_proxy": no_proxy(service),
     }
+
+
+def no_proxy(service: Mapping[str, Any]) -> list[str]:
+    """The entries of NO_PROXY in the service's variables, in capitals or not: programs differ in which one they read."""
+    variables = [*service["environment"].items(), *service["secret_environment"].items()]
+    given = [str(value).replace(",", " ").split() for name, value in variables if name.lower() == "no_proxy"]
+    return [entry for entries in given for entry in entries]
 
 
 def published_ports(ports: list[dict[str, Any]]) -> list[str]:
@@ -131,14 +139,14 @@ def environment_file(service: Mapping[str, Any], folder: str) -> list[dict[str, 
 
 
 def service_files(service: Mapping[str, Any], checker: str, unit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Directories and files of the service on a host, its unit last; without a `checker` no config is checked."""
+    """Directories and files of the service on a host, its unit last; `checker` is the command that checks config."""
     uid, _, gid = service["user"].partition(":")
     found: list[dict[str, Any]] = []
     for given in config_files(service, f"{CONFIG}/{service['home']}"):
         file = {key: given[key] for key in ("path", "prune", *TEXTS, "sources") if key in given}
         if not file["path"].endswith("/"):
             file |= {"mode": "0640", "group": gid}
-        if checker and "check" in given:
+        if "check" in given:
             file["validate"] = check_command(checker, service["image"], given["check"])
         found.append(file)
     if service["secrets"] is not None or service["secret_environment"]:

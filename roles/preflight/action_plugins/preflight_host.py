@@ -1,8 +1,8 @@
 """Runs the programs of this role on the host: gathers its state, and lets one run at a time change it.
 
 A record on the host names the run that changes it. It is removed at the end of the playbook. A run that was killed leaves
-its record: on the controller where it ran, the next run sees that its process is gone; elsewhere it expires, because
-each task `vantage_files` of a run renews it.
+its record: on the controller where it ran, the next run sees that its process is gone; elsewhere it expires. Each task
+`vantage_files` renews it, and a service takes one at least, so it lasts longer than any build or download between two of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ansible.plugins.action import ActionBase
 FILES = Path(__file__).resolve().parents[1] / "files"
 # Not in /run/vantage, which uninstall.yml removes. Gone after a reboot, as the run is.
 RUN_FILE = "/run/vantage-run.json"
-LEASE_SECONDS = 1800
+LEASE_SECONDS = 2 * 3600
 
 
 def controller() -> str:
@@ -34,6 +34,14 @@ def controller() -> str:
         return f"{platform.node()}/{uuid.getnode():x}"
 
 
+def start_of(pid: int) -> str:
+    """When the process started, in ticks since the boot; empty if it does not run, or where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
 def this_run() -> dict[str, Any]:
     """The run of ansible-playbook that this worker process belongs to."""
     try:
@@ -41,7 +49,9 @@ def this_run() -> dict[str, Any]:
     except (KeyError, OSError):
         user = f"user {os.getuid()}"
     pid, where = os.getppid(), controller()
-    return {"id": f"{where}/{pid}", "controller": where, "pid": pid, "who": f"{user}@{platform.node()}"}
+    start = start_of(pid)
+    name = f"{user}@{platform.node()}"
+    return {"id": f"{where}/{pid}/{start}", "controller": where, "pid": pid, "start": start, "who": name}
 
 
 def is_over(run: dict[str, Any], own: dict[str, Any]) -> bool:
@@ -56,7 +66,9 @@ def is_over(run: dict[str, Any], own: dict[str, Any]) -> bool:
         return True
     except PermissionError:
         pass
-    return False
+    # Another process may have the number now. Where /proc hides it, the record expires.
+    found = start_of(run["pid"])
+    return bool(found) and found != run.get("start", found)
 
 
 def run_problem(run: dict[str, Any], host: str) -> str:

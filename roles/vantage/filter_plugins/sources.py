@@ -23,6 +23,8 @@ KEPT_IN = {"dash": "server", "connexion": "app"}
 SKIPPED_FOLDERS = {
     "tests", "test", "docs", "examples", "instance", "migrations", "node_modules", "build", "dist", "venv", "env",
 }  # fmt: skip
+# Modules that never hold the app to deploy, the tests by the names that pytest and unittest look for.
+SKIPPED_MODULES = re.compile(r"setup|conftest|__init__|tests?|tests?_.*|.*_tests?")
 SOURCE = "/srv/app"
 # What lists the dependencies, the first that exists.
 DEPENDENCIES = ("requirements.txt", "pyproject.toml", "setup.py", "Pipfile.lock", "Pipfile")
@@ -200,7 +202,7 @@ def modules_of(folder: Path) -> list[Path]:
     def rank(path: Path) -> tuple[int, str]:
         return (MODULES.index(path.stem) if path.stem in MODULES else len(MODULES), path.name)
 
-    files = sorted((p for p in folder.glob("*.py") if p.stem not in {"setup", "conftest", "__init__"}), key=rank)
+    files = sorted((p for p in folder.glob("*.py") if not SKIPPED_MODULES.fullmatch(p.stem)), key=rank)
     packages = sorted(p.parent for p in folder.glob("*/__init__.py") if p.parent.name not in SKIPPED_FOLDERS)
     for package in packages:
         files += [package / "__init__.py"]

@@ -25,6 +25,8 @@ import vantage_unit
 
 SETTINGS = Path("/etc/vantage/verify/settings.json")
 METRICS = Path("/run/vantage/metrics/verify.prom")
+# A folder for each service that keeps data.
+DATA = Path("/var/lib/vantage")
 TIMER, SERVICE = "vantage-verify.timer", "vantage-verify.service"
 # A service that restarts is not one that hangs: it may answer late, but within this time.
 PROBE_SECONDS, PROBE_TIMEOUT, PROBE_PAUSE = 20.0, 5.0, 2.0
@@ -37,6 +39,7 @@ HELP = {
     "vantage_service_ready_seconds": "Seconds until it did, or until it was given up.",
     "vantage_verify_hop_success": "Whether the request of the last check was found at this hop.",
     "vantage_verify_hop_seconds": "Seconds until it was found, or until it was given up.",
+    "vantage_data_bytes": "Bytes on disk of the service's data.",
     "vantage_verify_last_run_timestamp_seconds": "When the last check ended.",
 }
 
@@ -83,6 +86,14 @@ def probe_service(unit: vantage_unit.Unit) -> list[Sample]:
         Sample("vantage_service_ready", labels, float(not problem)),
         Sample("vantage_service_ready_seconds", labels, took),
     ]
+
+
+def sizes() -> list[Sample]:
+    """Bytes on disk of each service's data: Loki reports none, and Jaeger counts what its files may grow to."""
+    measured = vantage_unit.run("du", "--block-size=1", "--max-depth=1", str(DATA)).stdout
+    # The last line is the sum.
+    found = (line.split("\t", 1) for line in measured.splitlines()[:-1])
+    return [Sample("vantage_data_bytes", {"name": Path(path).name}, float(size)) for size, path in found]
 
 
 # The request ----------------------------------------------------------------------------------------------------------
@@ -159,6 +170,7 @@ def run() -> None:
         followed = pool.submit(follow, json.loads(SETTINGS.read_text(encoding="utf-8")))
         samples = [sample for found in pool.map(probe_service, units) for sample in found]
         samples += followed.result()
+    samples += sizes()
     samples.append(Sample("vantage_verify_last_run_timestamp_seconds", {}, time.time()))
     METRICS.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     new = METRICS.with_suffix(".new")

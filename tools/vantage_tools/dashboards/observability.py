@@ -156,12 +156,13 @@ def _room() -> Panels:
     )
     yield graph(
         "Storage size",
-        "Bytes on disk reported by Prometheus and Jaeger. Loki reports none: see the file system on “Host and units”.",
+        "Bytes on disk of each store, measured by the check of each minute. Without it, as under Docker Compose, only "
+        "Prometheus reports a size.",
         Options(width=8, unit="bytes", minimum=0, calcs=LAST),
         {
-            "Prometheus": "sum(prometheus_tsdb_storage_blocks_bytes + prometheus_tsdb_wal_storage_size_bytes + "
-            "prometheus_tsdb_head_chunks_storage_size_bytes)",
-            "Jaeger, index": "sum(jaeger_storage_badger_size_bytes_lsm)",
+            "{{name}}": 'sum by (name) (vantage_data_bytes{name=~"prometheus|loki|jaeger"}) or '
+            "label_replace(sum(prometheus_tsdb_storage_blocks_bytes + prometheus_tsdb_wal_storage_size_bytes + "
+            'prometheus_tsdb_head_chunks_storage_size_bytes), "name", "prometheus", "", "")',
         },
     )
     columns = {
@@ -186,6 +187,10 @@ def _room() -> Panels:
     )
 
 
+def _mean(metric: str) -> str:
+    return f"sum(rate({metric}_sum{INTERVAL})) / (sum(rate({metric}_count{INTERVAL})) > 0)"
+
+
 def _p95(metric: str) -> str:
     return f"histogram_quantile(0.95, sum by (le) (rate({metric}{INTERVAL})))"
 
@@ -193,12 +198,15 @@ def _p95(metric: str) -> str:
 def _engines() -> Panels:
     yield graph(
         "Engine latency",
-        "p95 latency of Loki's queries, Prometheus' HTTP API and Jaeger's storage.",
+        "p95 latency of Loki's queries and Prometheus' HTTP API, mean latency of Jaeger's storage.",
         Options(width=8, unit="s", minimum=0),
         {
-            "Loki queries": _p95('loki_request_duration_seconds_bucket{route=~"loki_api_v1_query.*"}'),
-            "Prometheus queries": _p95('prometheus_http_request_duration_seconds_bucket{handler=~"/api/v1/query.*"}'),
-            "Jaeger storage": _p95("jaeger_storage_latency_seconds_bucket"),
+            "Loki queries, p95": _p95('loki_request_duration_seconds_bucket{route=~"loki_api_v1_query.*"}'),
+            "Prometheus queries, p95": _p95(
+                'prometheus_http_request_duration_seconds_bucket{handler=~"/api/v1/query.*"}'
+            ),
+            # Its buckets have bounds in milliseconds for values in seconds, so that every quantile is 4.75 s.
+            "Jaeger storage, mean": _mean("jaeger_storage_latency_seconds"),
         },
     )
     yield graph(

@@ -13,8 +13,8 @@ import typer
 from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
 
-from . import engine, keys, registry
-from .getting import Getter
+from . import cache_keys, docker, registry
+from .getter import Getter
 from .gobuild import GoBuild, architecture, require_space
 from .manifest import Image, Manifest, Reference, load
 from .progress import Progress
@@ -67,14 +67,14 @@ def get_images(
 @app.command("load")
 def load_images(names: Names = None) -> None:
     """Get images and load them into the local engine."""
-    engine.require("loading images")
+    docker.require("loading images")
     store, images = _get(names)
     for image in images:
         record = store.record(image.name)
         if record is None and names:
             raise UserError(f"image {image.name} is not available", "See the line above.")
-        if record and engine.image_id(record.ref) not in (record.id, record.digest):
-            engine.load(store.folder / record.file, f"Run: vantage images get --refresh {image.name}")
+        if record and docker.image_id(record.ref) not in (record.id, record.digest):
+            docker.load(store.folder / record.file, f"Run: vantage images get --refresh {image.name}")
 
 
 @app.command("list")
@@ -103,14 +103,19 @@ def pin_module(name: Annotated[str, typer.Argument(metavar="NAME", help="As in i
 
 
 @app.command("tool")
-def make_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under tools: in images.yml.")]) -> None:
+def print_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under tools: in images.yml.")]) -> None:
     """Build a program for this machine and print its path."""
+    print(make_tool(name))
+
+
+def make_tool(name: str) -> Path:
+    """Return the path of a program for this machine, building it first."""
     manifest, store = _world()
     if name not in manifest.tools:
         raise UserError(f"unknown tool: {name!r} ({', '.join(manifest.tools)})")
     make, progress = manifest.tools[name], Progress(1)
     build = GoBuild(name, make, manifest.folder, store.cache, progress)
-    folder = store.cache / "tools" / f"{name}-{keys.program_key(make, build.folder, architecture())}"
+    folder = store.cache / "tools" / f"{name}-{cache_keys.program_key(make, build.folder, architecture())}"
     with store.lock():
         if not folder.is_dir():
             progress.begin(name)
@@ -121,7 +126,7 @@ def make_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under to
             build.run(folder)
             progress.done(f"made {make['version']}")
     (program,) = make["binaries"].values()
-    print(folder / Path(program).name)
+    return folder / Path(program).name
 
 
 @app.command("clean")

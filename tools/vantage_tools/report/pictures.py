@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vantage_tools.report import plots, servicemap, waterfall
+from vantage_tools.report import charts, service_map, waterfall
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, sentences
 from vantage_tools.report.formats import listed, seconds
@@ -40,11 +40,11 @@ def draw(dataset: Dataset, findings: list[Finding], folder: Path) -> dict[str, P
     """Write every picture that there is data for; return them by name."""
     drawn = {}
     with matplotlib.rc_context(STYLE):
-        for name, alt, figure in plots.figures(dataset, findings):
+        for name, alt, figure in charts.figures(dataset, findings):
             drawn[name] = _save(figure, folder, Picture(f"{name}.png", alt))
-        if calls := servicemap.calls(dataset):
+        if calls := service_map.calls(dataset):
             picture = Picture("services.png", "Services and the calls between them")
-            drawn["services"] = _save(servicemap.draw(dataset, calls), folder, picture)
+            drawn["services"] = _save(service_map.draw(dataset, calls), folder, picture)
     return drawn | draw_traces(dataset, folder)
 
 

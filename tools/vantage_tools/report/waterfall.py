@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from vantage_tools.report.charts import BAD, WIDTH, colour
 from vantage_tools.report.formats import clock, seconds
-from vantage_tools.report.plots import BAD, WIDTH, colour
 from vantage_tools.report.spans import Span, Trace
 
 # Of a longer trace, the longest spans are shown.

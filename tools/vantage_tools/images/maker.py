@@ -10,11 +10,11 @@ from pathlib import Path
 from vantage_tools.errors import UserError
 from vantage_tools.vm import host_tools
 
-from . import engine, registry
+from . import docker, registry
 from .archive import Ids, new_layer, write_image
 from .base import make_base, make_scratch
+from .cache_keys import FORMAT, app_files, base_key, hash_of, hash_of_files, program_key
 from .gobuild import GoBuild, architecture, require_space
-from .keys import FORMAT, app_files, base_key, hash_of, hash_of_files, program_key
 from .manifest import Image, Manifest
 from .progress import Progress
 from .store import Store
@@ -101,7 +101,7 @@ class Maker:
 
     def _app(self, image: Image) -> Ids:
         """Build app/Dockerfile, on its own base where a registry answers, else on one of Debian's packages."""
-        engine.require("building app/Dockerfile")
+        docker.require("building app/Dockerfile")
         if registry.is_reachable("docker.io"):
             try:
                 return self._build_app(image, {})
@@ -125,15 +125,15 @@ class Maker:
         revision = hash_of(hash_of_files(app_files(root), root))
         arguments = {**arguments, "VERSION": ref.rpartition(":")[2], "REVISION": revision}
         with self.progress.step("building app/Dockerfile"):
-            engine.build(root / "app", ref, arguments, *options)
+            docker.build(root / "app", ref, arguments, *options)
         with self.progress.step("writing the archive"):
-            return engine.save(ref, self.store.archive(image.name))
+            return docker.save(ref, self.store.archive(image.name))
 
     def _load_python_base(self, name: str) -> str:
         """Load what stands in for python:3.13-slim into the engine and return its reference."""
         rootfs = self._base(name)
         ref = f"docker.io/vantage/python:{rootfs.stem}"
-        if not engine.image_id(ref):
+        if not docker.image_id(ref):
             with (
                 self.progress.step("loading the Python base"),
                 tempfile.TemporaryDirectory(dir=self.store.work, suffix=".partial") as temporary,
@@ -146,5 +146,5 @@ class Maker:
                     layer.data(f"/usr/lib/python{PYTHON_VERSION}/.wh.EXTERNALLY-MANAGED", b"")
                 settings = {"Cmd": ["python3"], "Env": ["LANG=C.UTF-8"]}
                 write_image(archive, ref, [rootfs, top], settings, architecture())
-                engine.load(archive, "Run: vantage images clean")
+                docker.load(archive, "Run: vantage images clean")
         return ref

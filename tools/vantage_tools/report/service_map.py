@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vantage_tools.report.charts import BAD, INK, WIDTH, colour
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.formats import percent, rate, seconds
-from vantage_tools.report.plots import BAD, INK, WIDTH, colour
 from vantage_tools.report.spans import Span
 from vantage_tools.report.thresholds import MIN_ERROR_RATE
 

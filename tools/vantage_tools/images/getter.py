@@ -8,10 +8,10 @@ from pathlib import Path
 
 from vantage_tools.errors import UserError
 
-from . import engine, keys, registry
+from . import cache_keys, docker, registry
 from .archive import Ids, sha256_of
 from .gobuild import architecture
-from .make import Maker
+from .maker import Maker
 from .manifest import Image, Manifest, Reference
 from .progress import Progress
 from .store import Record, Store
@@ -34,13 +34,13 @@ class Getter:
         if given := os.environ.get(image.archive_variable):
             # A given archive takes precedence, and a record of another one is outdated.
             return {_archive_key(image, given)}
-        valid = {keys.pulled_key(image)}
+        valid = {cache_keys.pulled_key(image)}
         if image.make:
             return valid | {self._made_key(image)}
         return valid | {_engine_key(image)} | ({record.key} if record.origin == "archive" else set())
 
     def _made_key(self, image: Image) -> str:
-        return keys.made_key(image, self.manifest, architecture())
+        return cache_keys.made_key(image, self.manifest, architecture())
 
     def get(self, image: Image) -> Record | None:
         """Return the record of `image`, getting it first; None when it cannot be made and is not available."""
@@ -51,11 +51,11 @@ class Getter:
             return self._from_archive(image, given)
         reason = self._pull(image)
         if not reason:
-            return self._saved(image, image.pull, "pulled", keys.pulled_key(image))
+            return self._saved(image, image.pull, "pulled", cache_keys.pulled_key(image))
         if image.make:
             ids = Maker(self.manifest, self.store, self.progress).make(image)
             return self._add(image, image.made_ref, ids, "made", self._made_key(image))
-        if engine.image_id(image.pull):
+        if docker.image_id(image.pull):
             return self._saved(image, image.pull, "engine", _engine_key(image))
         self.store.drop(image.name)
         self.progress.note(
@@ -71,25 +71,25 @@ class Getter:
         host = Reference.parse(image.pull).host
         if not registry.is_reachable(host):
             return f"{host} does not answer"
-        engine.require(f"pulling {image.pull}")
+        docker.require(f"pulling {image.pull}")
         with self.progress.step(f"pulling {image.pull}"):
-            reason = engine.pull(image.pull)
+            reason = docker.pull(image.pull)
         if reason:
             self.progress.note(f"{image.name}: cannot pull {image.pull}: {reason}")
         return reason
 
     def _saved(self, image: Image, ref: str, origin: str, key: str) -> Record:
         with self.progress.step("writing the archive"):
-            ids = engine.save(ref, self.store.archive(image.name))
+            ids = docker.save(ref, self.store.archive(image.name))
         return self._add(image, ref, ids, origin, key)
 
     def _from_archive(self, image: Image, given: str) -> Record:
         """Take the archive that the user gave; it must hold the image that the manifest names."""
         key, path = _archive_key(image, given), Reference.parse(image.pull).path
         fix = f"Make it with: {_save_command(image)}"
-        engine.require(f"{image.archive_variable}={given}")
+        docker.require(f"{image.archive_variable}={given}")
         with self.progress.step(f"loading {given}"):
-            tags = [f"docker.io/{tag.removeprefix('docker.io/')}" for tag in engine.load(Path(given), fix)]
+            tags = [f"docker.io/{tag.removeprefix('docker.io/')}" for tag in docker.load(Path(given), fix)]
         ref = next((tag for tag in tags if tag.startswith(f"docker.io/{path}:")), None)
         if ref is None:
             raise UserError(f"{image.archive_variable}={given}: holds {', '.join(tags) or 'no tag'}, not {path}", fix)
@@ -106,13 +106,13 @@ class Getter:
 
 
 def _engine_key(image: Image) -> str:
-    return keys.hash_of(["engine", image.pull])
+    return cache_keys.hash_of(["engine", image.pull])
 
 
 def _archive_key(image: Image, given: str) -> str:
     if not Path(given).is_file():
         raise UserError(f"{image.archive_variable}={given}: no such file", f"Make it with: {_save_command(image)}")
-    return keys.hash_of(["archive", sha256_of(Path(given))])
+    return cache_keys.hash_of(["archive", sha256_of(Path(given))])
 
 
 def _save_command(image: Image) -> str:

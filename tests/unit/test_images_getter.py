@@ -14,8 +14,8 @@ from rich.console import Console
 from vantage_tools.errors import UserError
 from vantage_tools.images import registry
 from vantage_tools.images.archive import new_layer, write_image
-from vantage_tools.images.getting import Getter
-from vantage_tools.images.make import Maker
+from vantage_tools.images.getter import Getter
+from vantage_tools.images.maker import Maker
 from vantage_tools.images.manifest import Image, Manifest, load
 from vantage_tools.images.progress import Progress
 from vantage_tools.images.store import Record, Store
