@@ -243,9 +243,9 @@ def test_an_app_that_ends_again_and_again_is_rolled_back_and_rollback_is_one_com
     succeeded(playbook("site.yml", *OF_APPS, vantage_apps=app(TABLES, before_start=before_start)))
     assert json.loads(vm.sh("curl -sf http://127.0.0.1:8000/")) == {"posts": []}
 
-    crash = PLAIN + "\nimport os, threading\nthreading.Timer(8, os._exit, [3]).start()\n"
+    crash = PLAIN + "\nimport os, threading\nthreading.Timer(20, os._exit, [3]).start()\n"
     succeeded(playbook("site.yml", *OF_APPS, vantage_apps=app(crash)))
-    wait(lambda: "Rolled back at" in vm.sh("/usr/local/lib/vantage/vantage_unit.py status || true"), 90)
+    wait(lambda: "Rolled back at" in vm.sh("/usr/local/lib/vantage/vantage_unit.py status || true"), 120)
     assert json.loads(vm.sh("curl -sf http://127.0.0.1:8000/")) == {"posts": []}
 
     succeeded(playbook("site.yml", *OF_APPS, vantage_apps=app(PLAIN)))

@@ -34,8 +34,6 @@ SETTINGS = ROOT / "compose/local.yml"
 PASSWORD = ROOT / "compose/secrets/grafana/admin_password"
 # The file of this machine, where it differs from the committed one.
 BUILD = Path("build/compose")
-# The service that prepares the volumes and ends.
-PREPARE = "prepare"
 READY_SECONDS = 120
 
 app = typer.Typer(help="Run docker-compose.yml on this machine, without a VM.", no_args_is_help=True)
@@ -82,7 +80,7 @@ def up() -> None:
 def verify() -> None:
     """Send one request and find it as metric, log line and trace."""
     # Another stack may answer at their ports.
-    if stopped := sorted(set(document()["services"]) - set(running_services()) - {PREPARE}):
+    if stopped := sorted(expected_services(document()) - set(running_services())):
         raise UserError(
             f"services of docker-compose.yml are not running: {' '.join(stopped)}.",
             "make compose-up; .venv/bin/vantage compose run logs SERVICE prints a service's log.",
@@ -187,6 +185,15 @@ def get_images() -> None:
 
 def _made_images() -> Path:
     return cache_dir() / "compose-images-made"
+
+
+def expected_services(wanted: Document) -> set[str]:
+    """Return the services that run on: all but those that others wait for until they have ended."""
+    awaited = [service.get("depends_on", {}) for service in wanted["services"].values()]
+    ended = {
+        name for one in awaited for name, how in one.items() if how["condition"] == "service_completed_successfully"
+    }
+    return set(wanted["services"]) - ended
 
 
 def running_services() -> list[str]:

@@ -292,7 +292,8 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
     `digest` is that of the config files, so that a change of them recreates the container, and `places` has `root` (the
     repository) and `role` (the calling role), and `config`, the path of the config below `root`.
     """
-    name, replica_of = service["name"], service["replica_of"]
+    name, replica_of, command = service["name"], service["replica_of"], service["before_start"]
+    awaited = [PREPARE] * bool(service["data"]) + [before_start_name(service["home"])] * bool(command)
     aliases = [*filter(None, [replica_of]), *service["aliases"]]
     options = {"tag": f"vantage-{name}.service", "max-size": LOG_SIZE, "max-file": LOG_FILES}
     labels = {
@@ -326,7 +327,7 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "volumes": mounts(service, places),
         "restart": "unless-stopped",
         "stop_grace_period": f"{service['stop_seconds']}s",
-        "depends_on": {PREPARE: {"condition": "service_completed_successfully"}} if service["data"] else {},
+        "depends_on": {one: {"condition": "service_completed_successfully"} for one in awaited},
         # Promtail reads these files; the tag is what the unit would be called.
         "logging": {
             "driver": "json-file",
@@ -335,8 +336,23 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "labels": {key: value for key, value in labels.items() if value},
         "profiles": [service["profile"]] if service["profile"] else [],
         "build": build_context(service, places),
+        # Made a service by compose_text; its replicas wait for the same.
+        "before_start": "" if replica_of else command,
     }
     return {key: value for key, value in found.items() if value not in ("", [], {})}
+
+
+def before_start_name(service: str) -> str:
+    return f"{service}-before-start"
+
+
+def before_start_service(service: Mapping[str, Any], name: str, command: str) -> dict[str, Any]:
+    """The app's container with another command and without what belongs to a server; its app's service builds the image."""
+    dropped = {"ports", "networks", "restart", "stop_grace_period", "labels", "build"}
+    awaited = {one: how for one, how in service["depends_on"].items() if one != name}
+    changed = {"entrypoint": ["/bin/sh", "-c"], "command": [command], "hostname": name, "depends_on": awaited}
+    found = {key: value for key, value in service.items() if key not in dropped} | changed
+    return {key: value for key, value in found.items() if value != {}}
 
 
 def prepare(stores: Mapping[str, str], image: str) -> dict[str, Any]:
@@ -372,6 +388,15 @@ def compose_text(described: Mapping[str, Any], subnet: str, gateway: str) -> str
             service.pop("build", None)
         elif "build" in service:
             built.add(service["image"])
+    # As in a unit of an app: a proxy of the Docker client's configuration does not know the services.
+    reached = ",".join(["localhost", "127.0.0.1", subnet, *services])
+    for name, service in [*services.items()]:
+        environment = service.get("environment", {})
+        if environment.get("HTTP_PROXY") != "":
+            service["environment"] = {"NO_PROXY": reached, "no_proxy": reached} | environment
+        if command := service.pop("before_start", ""):
+            before = before_start_name(name)
+            services[before] = before_start_service(service, before, command)
     stores: dict[str, str] = {}
     for service in services.values():
         for mount in service.get("volumes", []):
