@@ -49,7 +49,7 @@ def calm(vm: Machine) -> None:
         180,
         lambda: vm.try_sh("journalctl -u vantage-verify -n 20"),
     )
-    wait(lambda: not names(firing(vm, "")) & {"VerifyFails", "VerifyMissing", "AppNotResponding"}, 300)
+    wait(lambda: not names(firing(vm, "")) & {"VerifyFails", "VerifyMissing"}, 300)
 
 
 @pytest.mark.timeout(900)
@@ -69,14 +69,15 @@ def test_hop_of_a_stopped_service_is_named_within_two_minutes(vm: Machine, servi
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("calm")
 def test_app_that_hangs_is_named_within_two_minutes(vm: Machine) -> None:
+    def apps() -> set[str]:
+        return {a["app"] for a in firing(vm, "") if a["alertname"] == "AppNotResponding"}
+
+    vm.wait_ready()
+    # VerifyFails may still fire for the engine that was stopped before: it is another alert.
+    wait(lambda: not apps(), 120)
     begin = time.monotonic()
     with stopped(vm, "warehouse"):
-
-        def apps() -> set[str]:
-            return {a["app"] for a in firing(vm, "") if a["alertname"] == "AppNotResponding"}
-
         wait(lambda: "warehouse" in apps(), SECONDS, lambda: str(firing(vm, "")))
         print(f"warehouse: AppNotResponding after {time.monotonic() - begin:.0f} s")
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from machines import ABOUT, KEEP, SUITE, Speed, assert_no_change, await_that, evidence_on_failure, find_speed
 from vantage_tools import cloud_init
+from vantage_tools.images.cli import get_images
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import IMAGES, capture, lock, prepare_environment, run, running_pid
+from vantage_tools.process import capture, lock, prepare_environment, run, running_pid
 from vantage_tools.vm import host_tools
 from vantage_tools.vm.box import box
 from vantage_tools.waiting import step
@@ -78,7 +79,7 @@ def has_provisioned() -> bool:
 
 def test_a_machine_provisions_itself(port: int) -> None:
     speed = find_speed(FOLDER)
-    run(*IMAGES, "get")
+    get_images()
     certificate = os.environ.get("VANTAGE_CA_CERT")
     cloud_init.seed(
         FOLDER / "seed.iso", variables=FOLDER / "limits.yml", ssh_key=FOLDER / "key.pub", carry_project=True,

@@ -10,13 +10,16 @@ import subprocess
 
 import pytest
 from machines import SYSTEMS
+from vantage_tools.errors import UserError
+from vantage_tools.images.cli import load_images
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES, capture, prepare_environment, succeeds
+from vantage_tools.process import prepare_environment, succeeds
 from vantage_tools.vm import engine
 from vantage_tools.vm.container import image_name
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]
 FOLDER = cache_dir() / "test-systems"
+FULL = "molecule test -s default && molecule test -s apps && molecule test -s bare_host"
 SHORT = """
     molecule destroy && molecule converge && molecule idempotence &&
         pytest -q tests/integration/test_services.py tests/integration/test_path.py
@@ -37,8 +40,11 @@ def require_image(system: str) -> None:
             pytest.skip(f"the Docker engine has no image {image}")
     elif system == "rhel9":
         pytest.skip("set VANTAGE_SYSTEM_IMAGE to an image with systemd")
-    elif (done := capture(*IMAGES, "load", image_name(system))).returncode:
-        pytest.skip(f"cannot build its image: {done.stdout}")
+    else:
+        try:
+            load_images([image_name(system)])
+        except UserError as error:
+            pytest.skip(f"cannot build its image: {error}")
 
 
 @pytest.mark.parametrize("system", os.environ.get("SYSTEMS", "").split() or SYSTEMS)
@@ -56,7 +62,7 @@ def test_system(system: str) -> None:
         "ANSIBLE_ROLES_PATH": "roles",
     }
     print(f"log: {log}")
-    command = "molecule test && molecule test --scenario-name bare_host" if os.environ.get("FULL") else SHORT
+    command = FULL if os.environ.get("FULL") else SHORT
     with log.open("w") as output:
         code = subprocess.run(
             ["sh", "-c", command], cwd=ROOT, env=os.environ | own, stdout=output, stderr=output, check=False

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from machines import ABOUT, KEEP, SUITE, assert_no_change, await_that, evidence_on_failure, find_speed
+from vantage_tools.images.cli import get_images
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import IMAGES, capture, lock, output, prepare_environment, run, running_pid, succeeds
+from vantage_tools.process import capture, lock, output, prepare_environment, run, running_pid, succeeds
 from vantage_tools.vm import engine, host_tools, libvirt
 from vantage_tools.vm.box import box
 from vantage_tools.waiting import step, wait_until
@@ -84,7 +85,7 @@ def test_a_vm_is_provisioned_and_survives_a_reload(vm: None) -> None:
     speed = find_speed(FOLDER)
     values = os.environ.get("VANTAGE_EXTRA_VARS", "")
     if not values:
-        run(*IMAGES, "get")
+        get_images()
         values = f"@{cache_dir()}/images/vars.yml"
     os.environ["VANTAGE_EXTRA_VARS"] = f"{values} @{FOLDER}/limits.yml"
     variables = [f"--extra-vars={value}" for value in os.environ["VANTAGE_EXTRA_VARS"].split()]

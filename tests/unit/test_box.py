@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from fakes import fake_program
 from typer.testing import CliRunner
 from vantage_tools.cli import app
 from vantage_tools.errors import UserError
@@ -73,13 +74,6 @@ def test_a_box_has_its_key_and_a_catalog_with_its_version(tmp_path: Path) -> Non
     assert version["providers"] == [{"name": "libvirt", "url": f"file://{tmp_path}/debian-13.box"}]
 
 
-def validate(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let virt-host-validate print `text`; it exits with 1 after a warning."""
-    (folder / "virt-host-validate").write_text(f"#!/bin/sh\nprintf '%s' '{text}'\nexit 1\n")
-    (folder / "virt-host-validate").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-
-
 @pytest.mark.parametrize(
     ("results", "driver"),
     [
@@ -94,7 +88,9 @@ def test_kvm_is_used_only_if_libvirt_finds_all_of_it(
 ) -> None:
     # Newer versions of libvirt quote the device.
     for text in (KVM, KVM.replace("/dev/kvm", "'/dev/kvm'")):
-        validate(tmp_path, text.format(*results), monkeypatch)
+        # It exits with 1 after a warning.
+        script = f"cat <<'END'\n{text.format(*results)}\nEND\nexit 1"
+        fake_program(tmp_path, "virt-host-validate", script, monkeypatch)
         assert libvirt.find_driver() == driver
 
 

@@ -54,7 +54,11 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         alertmanager_receivers=[{"name": "team", "slack_url": "https://example.org/planted"}],
         traffic_enabled=True,
         traffic_url="http://hello:8000",
-        vantage_apps=[APP | {"source": str(folder / "hello"), "replicas": 2, "secrets": {"key": "app-secret"}}],
+        vantage_apps=[
+            APP
+            | {"source": str(folder / "hello"), "replicas": 2, "secrets": {"key": "app-secret"}}
+            | {"data": "/data", "shared_data": True, "before_start": 'test -s /data/db || echo "$HOME"'}
+        ],
     )
     assert done.returncode == 0, done.stdout
     return folder
@@ -176,6 +180,25 @@ def test_an_image_of_two_services_is_built_once(laptop: Path, services: dict[str
     assert services["hello"]["build"] == {"context": str(laptop / "hello")}
     assert services["hello"]["image"] == services["hello-2"]["image"] == "vantage/hello:local"
     assert "build" not in services["hello-2"]
+
+
+def test_before_start_ends_before_the_app_and_its_replicas_start(services: dict[str, Any]) -> None:
+    before, app = services["hello-before-start"], services["hello"]
+    assert before["entrypoint"] + before["command"] == ["/bin/sh", "-c", 'test -s /data/db || echo "$$HOME"']
+    done = {"condition": "service_completed_successfully"}
+    assert before["depends_on"] == {"prepare": done}
+    for name in ("hello", "hello-2"):
+        assert services[name]["depends_on"] == {"prepare": done, "hello-before-start": done}
+    for key in ("image", "user", "environment", "volumes", "read_only", "cap_drop", "mem_limit"):
+        assert before[key] == app[key]
+    assert not {"ports", "restart", "build", "before_start"} & set(before)
+
+
+def test_an_app_reaches_the_services_without_a_proxy(services: dict[str, Any]) -> None:
+    environment = services["hello"]["environment"]
+    assert {"jaeger", "hello-2", "localhost", "172.29.238.0/24"} <= set(environment["NO_PROXY"].split(","))
+    assert environment["no_proxy"] == environment["NO_PROXY"]
+    assert "NO_PROXY" not in services["loki"].get("environment", {})
 
 
 def test_secrets_are_files_that_a_container_can_read(laptop: Path) -> None:

@@ -100,8 +100,10 @@ def test_port_that_docker_chooses_is_free() -> None:
 
 
 def test_service_that_has_ended_is_named(own_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the service that prepares the volumes may have ended."""
-    monkeypatch.setattr(compose, "document", lambda: {"services": dict.fromkeys(["prepare", "loki", "jaeger"])})
+    """Only a service that another one awaits may have ended."""
+    awaited = {"prepare": {"condition": "service_completed_successfully"}, "jaeger": {"condition": "service_started"}}
+    services = {"prepare": {}, "loki": {"depends_on": awaited}, "jaeger": {}}
+    monkeypatch.setattr(compose, "document", lambda: {"services": services})
     monkeypatch.setattr(compose, "output", lambda *argv: "jaeger\n")
     with pytest.raises(UserError, match="loki") as error:
         compose.verify()

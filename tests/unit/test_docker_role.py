@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import update_package_lists
 from ansible.template import trust_as_template
-from rendering import ROLES, Host, load
+from rendering import ROLES, Host, load, unit
 
 
 def fails(file: str, register: str, result: dict[str, Any], check: bool) -> bool:
@@ -174,3 +174,13 @@ def test_apt_never_removes_a_package_and_waits_for_its_lock() -> None:
     used = block["module_defaults"]["ansible.builtin.apt"]
     assert used["fail_on_autoremove"] is True
     assert used["lock_timeout"] == 600
+
+
+def test_rsyslog_keeps_no_second_copy_of_the_lines() -> None:
+    host = Host("docker")
+    (drop_in,) = [file for file in host.variables["__docker_files"] if "rsyslog" in file["path"]]
+    text = host.render(ROLES / "docker/templates" / drop_in["template"])
+    assert drop_in["path"] == "/etc/rsyslog.d/10-vantage.conf"
+    assert ':programname, startswith, "vantage-" stop' in text.splitlines()
+    # The name of a program in the journal is this one.
+    assert "\nSyslogIdentifier=vantage-loki\n" in unit("loki")

@@ -292,7 +292,7 @@ def test_package_that_must_be_compiled_is_explained() -> None:
     recipe = {"dockerfile": False, "dependencies": "Pipfile"}
     assert "compiler" in errors.build_advice("Error: pg_config executable not found.", "/src", recipe, True)
     assert "Pipfile" in errors.build_advice("No matching distribution found", "/src", recipe, True)
-    assert errors.build_error("\n".join(map(str, range(100)))).splitlines()[0] == "60"
+    assert errors.build_error("\n".join(map(str, range(100)))).splitlines()[0] == "80"
 
 
 # Lines of `docker build --progress=plain` of Docker 20.10.
@@ -340,11 +340,17 @@ executor failed running [/bin/sh -c pip install -r requirements.txt]: exit code:
             "Dockerfile:1: FROM python:3.8-slim",
             "docker build",
         ),
+        (
+            "ERROR: Failed building wheel for psycopg2_binary\nERROR: Failed to build installable wheels for some "
+            "pyproject.toml based projects (psycopg2_binary)\nThe command '/bin/sh -c x' returned a non-zero code: 1",
+            "Failed at requirements.txt:2: psycopg2_binary==2.9.9.",
+            "wheel",
+        ),
         ("#9 [5/5] RUN make\n#9 1.0 Failed to build 'misaka'\n#9 ERROR: exit code: 1", "misaka", "FROM"),
     ],
 )
 def test_failed_build_names_file_and_line(tmp_path: Path, output: str, line: str, word: str) -> None:
-    (tmp_path / "requirements.txt").write_text("Flask==99\npsycopg2_binary==2.9.9\n")
+    (tmp_path / "requirements.txt").write_text("Flask==99\npsycopg2_binary==2.9.9 ; python_version > '3'\n")
     (tmp_path / "Dockerfile").write_text(
         "FROM python:3.8-slim\nCOPY . .\nRUN pip install \\\n    -r requirements.txt\n"
     )

@@ -64,6 +64,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Stores:
         "targets": {"data": {"activeTargets": []}},
         "calls_total": counts(),
         "request.*": counts(),
+        "server_requests_total": counts(),
         "duration_seconds_count": [counts(s200=2), counts(s200=3)],
     }
     monkeypatch.setattr(follow_request, "fetch", found.fetch)
@@ -290,6 +291,11 @@ NEW_SPANS = [counts(s200=7), counts(s200=8)]
         ([], {"traces/": NO_TRACE}, {"trace": "- (no span"}),
         ([], {"calls_total": counts(s200=7)}, {"metric": "- ("}),
         ([], {"calls_total": counts(s200=0)}, {"metric": "- ("}),
+        (
+            [],
+            {"calls_total": counts(), "server_requests_total": [counts(s200=7), counts(s200=8)]},
+            {"metric": "1 request counted from its access lines"},
+        ),
         ([], {"calls_total": counts(), "request.*": [counts(s=1), counts(s=2)]}, {"metric": "counted by its own"}),
         ([], {"calls_total": counts(), "count(": vector("12")}, {"metric": "12 series, none"}),
         (["trace"], {"query_range": NO_LINES}, {"log": "- (no line", "trace": "1 span "}),
@@ -312,16 +318,17 @@ def test_app_without_trace_ids_is_shown_with_the_signals_it_gives(
 
 
 @pytest.mark.parametrize(
-    ("is_scraped", "has_trace", "seconds"), [(True, False, 20), (False, True, 30), (False, False, 8)]
+    ("is_scraped", "has_trace", "has_line", "seconds"),
+    [(True, False, False, 20), (False, True, False, 30), (False, False, True, 20), (False, False, False, 8)],
 )
 def test_optional_signal_is_looked_for_no_longer_than_it_can_take(
-    monkeypatch: pytest.MonkeyPatch, is_scraped: bool, has_trace: bool, seconds: int
+    monkeypatch: pytest.MonkeyPatch, is_scraped: bool, has_trace: bool, has_line: bool, seconds: int
 ) -> None:
     clock = itertools.count()
     monkeypatch.setattr("follow_request.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("follow_request.time.sleep", lambda _: None)
     one = verification(is_scraped=is_scraped, seconds=60.0, scrape_interval="15s")
-    one.has_trace = has_trace
+    one.has_trace, one.has_line = has_trace, has_line
     assert one.option("metric", lambda: "").seconds == seconds + 1
 
 

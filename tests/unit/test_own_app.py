@@ -230,8 +230,23 @@ def test_a_folder_with_a_dockerfile_is_built_as_it_says(tmp_path: Path) -> None:
         "COPY --from=docker.io/vantage/other:1 /opt/wheels /w\nRUN --mount=type=bind,from=wheels:2,target=/w pip install x\n"
     )
     assert sources.app_recipe({"source": str(tmp_path)}) == {
-        "dockerfile": True, "from": ["vantage/shop:0.1.0", "x", "vantage/other:1", "wheels:2"],
+        "dockerfile": True, "from": ["vantage/shop:0.1.0", "x", "vantage/other:1", "wheels:2"], "data": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "data"),
+    [
+        ("FROM python\nVOLUME /database\n", "/database"),
+        ('FROM python\nARG dir=/config\nVOLUME ["$dir"]\n', "/config"),
+        # One directory is kept; which one is unknown.
+        ("FROM python\nVOLUME /db /config\n", ""),
+        ("FROM python AS build\nVOLUME /cache\nFROM python\n", ""),
+    ],
+)
+def test_only_volume_of_a_dockerfile_is_kept(tmp_path: Path, dockerfile: str, data: str) -> None:
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    assert sources.app_recipe({"source": str(tmp_path)})["data"] == data
 
 
 def test_one_variable_replaces_the_demo_shop(tmp_path: Path) -> None:

@@ -39,13 +39,6 @@ def run_playbook(
     )
 
 
-def test_every_role_of_the_site_can_be_run_by_its_tag() -> None:
-    entries = [entry for play in yaml.safe_load((ROOT / "playbooks/site.yml").read_text()) for entry in play["roles"]]
-    tags = {entry["role"]: entry.get("tags", []) for entry in entries}
-    assert tags.pop("preflight") == ["always"]
-    assert tags == {role: [role] for role in tags}
-
-
 @pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_playbook_finds_its_roles_without_ansible_cfg(playbook: Path, inventory: Path) -> None:
     done = run_playbook(playbook, inventory, "--syntax-check")

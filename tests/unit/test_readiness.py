@@ -62,6 +62,8 @@ def test_the_path_of_one_app_is_found_from_its_source(folder: Path) -> None:
         ("FROM python:3.13\nEXPOSE 5000\nEXPOSE 9000\n", 8000),
         ("FROM python:3.13\nEXPOSE 5000/udp\n", 8000),
         ("FROM python:3.13\nEXPOSE $PORT\n", 8000),
+        ('ARG P=5000\nFROM python:3.13\nENV A=1 \\\n    # as upstream\n    PORT="$P"\nEXPOSE ${PORT}\n', 5000),
+        ("FROM python:3.13 AS base\nEXPOSE 5000\nFROM node\nEXPOSE 3000\nFROM base\n", 5000),
         ("FROM python:3.13\n# EXPOSE 5000\n", 8000),
     ],
 )
@@ -118,11 +120,12 @@ def test_the_unit_has_the_command_that_runs_before_the_start() -> None:
     assert unit().before_start == ""
 
 
-def test_a_writable_directory_is_in_memory_and_every_users() -> None:
+def test_a_writable_directory_is_in_memory_and_belongs_to_the_apps_user() -> None:
+    assert "--tmpfs=/logs:size=64m,mode=1777,uid=33,gid=5" in unit(writable=["/logs"], user="33:5").docker_arguments
     words = unit(writable=["/srv/app/logs"]).docker_arguments
     assert [word for word in words if word.startswith("--tmpfs")] == [
         "--tmpfs=/tmp:size=64m,mode=1777",
-        "--tmpfs=/srv/app/logs:size=64m,mode=1777",
+        "--tmpfs=/srv/app/logs:size=64m,mode=1777,uid=10001,gid=10001",
     ]
 
 

@@ -339,7 +339,7 @@ OWN = 'http_server_request_duration_seconds_%s{service_name="shop", http_request
 SPANS = 'traces_span_metrics_%s{service_name="%s", span_kind="SPAN_KIND_SERVER", span_name="GET /", %s}'
 
 
-def test_requests_of_an_app_without_metrics_are_those_of_its_spans_and_no_other_app_counts_twice(
+def test_requests_of_an_app_without_metrics_are_those_of_its_spans_or_lines_and_no_app_counts_twice(
     tmp_path: Path,
 ) -> None:
     program = programs.find("prometheus", "promtool")
@@ -354,6 +354,13 @@ def test_requests_of_an_app_without_metrics_are_those_of_its_spans_and_no_other_
             series[SPANS % ("duration_milliseconds_bucket", service, f'http_route="/", le="{le}"')] = values
     series[SPANS % ("calls_total", "blog", 'http_response_status_code="404"')] = steady
     series[SPANS % ("calls_total", "blog", 'http_route="/", status_code="STATUS_CODE_ERROR"')] = steady
+    # Access lines of all three; those of the shop and the blog are known better.
+    for service in ("shop", "blog", "site"):
+        lines = f'promtail_custom_http_server_%s{{service_name="{service}", http_request_method="GET", %s}}'
+        for status in ("200", "502", "404"):
+            series[lines % ("requests_total", f'http_response_status_code="{status}"')] = steady
+        for le, values in (("0.1", "0x60"), ("0.25", steady), ("+Inf", steady)):
+            series[lines % ("request_duration_seconds_bucket", f'le="{le}"')] = values
     requests = "sum by (service_name, http_request_method, http_route, http_response_status_code)"
     get = 'service_name="{}", http_request_method="GET", http_route="{}", http_response_status_code="{}"'
     exprs = {
@@ -362,13 +369,26 @@ def test_requests_of_an_app_without_metrics_are_those_of_its_spans_and_no_other_
             get.format("blog", "/", 500): 120,
             get.format("blog", "_unmatched", 404): 120,
             get.format("shop", "/", 200): 120,
+            **{get.format("site", "_unknown", status): 120 for status in (200, 502, 404)},
+        },
+        f"count by (service_name) ({collect.OVER_WINDOW['buckets']})": {
+            'service_name="shop"': 3,
+            'service_name="site"': 3,
         },
         f"count by (service_name) ({collect.OVER_WINDOW['span_buckets']})": {'service_name="blog"': 3},
-        collect.OVER_WINDOW["p99"]: {'service_name="blog"': 0.995, 'service_name="shop"': 0.495},
-        collect.OVER_TIME["rate"]: {'service_name="blog"': 1.2, 'service_name="shop"': 0.4},
-        collect.OVER_TIME["failed"]: {'service_name="blog"': 0.4},
-        collect.OVER_TIME["refused"]: {'service_name="blog"': 0.4},
-        collect.OVER_TIME["p95"]: {'service_name="blog"': 0.975, 'service_name="shop"': 0.475},
+        collect.OVER_WINDOW["p99"]: {
+            'service_name="blog"': 0.995,
+            'service_name="shop"': 0.495,
+            'service_name="site"': 0.249,
+        },
+        collect.OVER_TIME["rate"]: {'service_name="blog"': 1.2, 'service_name="shop"': 0.4, 'service_name="site"': 1.2},
+        collect.OVER_TIME["failed"]: {'service_name="blog"': 0.4, 'service_name="site"': 0.4},
+        collect.OVER_TIME["refused"]: {'service_name="blog"': 0.4, 'service_name="site"': 0.4},
+        collect.OVER_TIME["p95"]: {
+            'service_name="blog"': 0.975,
+            'service_name="shop"': 0.475,
+            'service_name="site"': 0.243,
+        },
     }
     test = {
         "interval": "15s",

@@ -82,6 +82,23 @@ def test_service_without_metrics_of_its_own_is_judged_by_its_spans() -> None:
     assert "spans" in warning
 
 
+def test_service_without_metrics_and_spans_is_judged_by_its_access_lines() -> None:
+    data = system()
+    requests(data, "warehouse", "short", {"200": 480, "500": 120}, 0.4)
+    for name in ("requests", "buckets"):
+        for window in ("short", "base", "long"):
+            for one in data["metrics"][f"{name}@{window}"]["series"]:
+                if one["metric"]["service_name"] == "warehouse":
+                    one["metric"]["http_route"] = "_unknown"
+    findings = found(data)
+    assert {("errors", "warehouse"), ("latency", "warehouse")} <= set(findings)
+    assert "promtail_custom_http_server_requests_total{" in findings["errors", "warehouse"].query
+    latency = findings["latency", "warehouse"].query
+    assert "(promtail_custom_http_server_request_duration_seconds_bucket{" in latency
+    warnings = data_quality_warnings(Dataset(data))
+    assert [warning for warning in warnings if "warehouse" in warning and "access lines" in warning]
+
+
 def test_five_failures_of_twelve_hundred_are_no_finding() -> None:
     data = system()
     requests(data, "warehouse", "short", {"200": 1195, "500": 5}, 0.004)

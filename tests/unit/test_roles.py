@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def defaults(role: str) -> dict[str, Any]:
 
 
 def specified(role: str) -> dict[str, Any]:
-    options = specs(role)["main"]["options"]
+    options = specs(role).get("main", {}).get("options", {})
     return {name: option["default"] for name, option in options.items() if "default" in option}
 
 
@@ -67,8 +68,8 @@ def test_a_shared_default_is_documented_by_the_role_of_the_engine(name: str) -> 
 
 @pytest.mark.parametrize("role", SERVICES)
 def test_a_service_keeps_to_its_spec(role: str) -> None:
-    """As Ansible checks it in each run."""
-    options = specs("container_service")["main"]["options"]
+    """As complete_service checks it in each run."""
+    options = specs("container_service")["service"]["options"]
     result = ArgumentSpecValidator(options).validate({"container_service": service(role)})
     assert not result.error_messages
 
@@ -105,7 +106,7 @@ def test_every_variable_has_the_prefix_of_its_role(role: str) -> None:
 @pytest.mark.parametrize("role", roles())
 def test_every_default_has_the_type_of_its_spec(role: str) -> None:
     types = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "path": str}
-    for name, option in specs(role)["main"]["options"].items():
+    for name, option in specs(role).get("main", {}).get("options", {}).items():
         if "default" in option and "{{" not in str(option["default"]):
             assert isinstance(option["default"], types[option["type"]]), name
 
@@ -176,6 +177,16 @@ def test_unit_command_is_one_unbroken_line(role: str) -> None:
     end = next(i for i in range(start, len(lines)) if not lines[i].endswith("\\"))
     assert all(line.strip() != "\\" and line.strip() for line in lines[start : end + 1])
     assert lines[end + 1].startswith("# Not fatal"), lines[start : end + 2]
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_unit_returns_with_docker_and_after_each_end(role: str) -> None:
+    lines = unit(role).splitlines()
+    (requires,) = [line.split("=")[1].split() for line in lines if line.startswith("Requires=")]
+    (wanted,) = [line.split("=")[1].split() for line in lines if line.startswith("WantedBy=")]
+    assert "docker.service" in requires
+    assert {"vantage.target", "docker.service"} <= set(wanted)
+    assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(lines)
 
 
 @pytest.mark.parametrize("role", SERVICES)
@@ -315,20 +326,22 @@ def test_a_checker_beside_the_entrypoint_replaces_it() -> None:
     assert command.endswith(" check-config /tmp/candidate.yml")
 
 
-def test_a_checker_is_skipped_in_check_mode_if_the_image_is_missing() -> None:
-    for present, count in (({"rc": 1}, 0), ({}, 0), ({"rc": 0}, 1)):
-        found = files("loki", ansible_check_mode=True, __container_service_present=present)
-        assert sum("validate" in file for file in found) == count
-
-
-@pytest.mark.parametrize("shown", ["sha256:a\r\n", "sudo: unable to resolve host vm\r\nsha256:b\r\n", "sha256:c\n"])
-def test_image_is_loaded_unless_the_host_has_the_archive(shown: str) -> None:
-    """By either of its ids; with a terminal over SSH, the warnings of sudo are in stdout too."""
-    (task,) = (t for t in load(ROLES / "container_service/tasks/image.yml") if "block" in t)
-    present, archive = {"rc": 0, "stdout": shown}, {"id": "sha256:a", "digest": "sha256:b"}
-    given = {"__container_service_present": present, "__container_service_archive": archive}
-    host = Host("container_service", vantage_image_source="archive", **given)
-    assert host.value(trust_as_template("{{ " + task["when"] + " }}")) is ("sha256:c" in shown)
+def test_image_of_an_archive_may_have_either_of_its_ids(tmp_path: Path) -> None:
+    index = {"docker.io/grafana/loki:1": {"id": "sha256:a", "digest": "sha256:b"}, "other:1": {"id": "sha256:c"}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    source = {"vantage_image_source": "archive", "vantage_image_archive_dir": str(tmp_path)}
+    wanted = trust_as_template("{{ __container_service_image }}")
+    for name, ids in (
+        ("docker.io/grafana/loki:1", ["sha256:a", "sha256:b"]),
+        ("other:1", ["sha256:c"] * 2),
+        ("none:1", []),
+    ):
+        host = Host("container_service", container_service={"name": "loki", "image": name}, **source)
+        assert host.value(wanted) == {"name": name, "ids": ids}
+    pulled = {"name": "loki", "image": "loki:1"}
+    assert Host("container_service", container_service=pulled).value(wanted) == {"name": "loki:1", "ids": []}
+    for unneeded in ({"state": "absent"}, {"build": "/app"}):
+        assert Host("container_service", container_service=pulled | unneeded, **source).value(wanted) == {}
 
 
 def test_config_is_readable_by_the_container_alone() -> None:

@@ -73,8 +73,10 @@ def test_rules_do_what_their_cases_say(run, case: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_rule_fails_its_cases(run, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests/rules/observers.yml", tmp_path)
-    result = run("test", "rules", "observers.yml", text=render().replace("expr: up == 0", "expr: up == 2"))
+    one = "--run=^a target is down for longer"
+    result = run("test", "rules", one, "observers.yml", text=render().replace("expr: up == 0", "expr: up == 2"))
     assert result.returncode != 0
+    assert "TargetDown" in result.stdout + result.stderr
 
 
 def test_changed_settings_give_rules_that_are_accepted(run) -> None:
@@ -167,6 +169,21 @@ def test_buckets_of_spans_lines_and_requests_are_the_same() -> None:
         if "metrics" in stage
     ]
     assert of_lines == list(of_requests)
+
+
+def test_what_promtail_counts_belongs_to_the_service_that_wrote_the_lines() -> None:
+    host = Host("prometheus", hostvars={"vm": {}})
+    config = yaml.safe_load(host.render(ROLES / "prometheus/templates/prometheus.yml.j2"))
+    (promtail,) = [job for job in config["scrape_configs"] if job["job_name"] == "promtail"]
+    (relabel,) = promtail["metric_relabel_configs"]
+    assert relabel["source_labels"] == ["__name__", "exported_service_name"]
+    assert relabel["target_label"] == "service_name"
+    for metric in ("requests_total", "request_duration_seconds_bucket"):
+        found = re.fullmatch(relabel["regex"], f"promtail_custom_http_server_{metric};blog")
+        assert found
+        assert found[1] == "blog"
+    assert not re.fullmatch(relabel["regex"], "promtail_custom_http_server_requests_total;")
+    assert not re.fullmatch(relabel["regex"], "promtail_read_lines_total;blog")
 
 
 def test_app_that_is_not_scraped_may_have_objectives_of_its_own() -> None:

@@ -71,6 +71,10 @@ def test_a_log_without_a_traceback_has_no_cause(log: str) -> None:
         ('nginx: [emerg] mkdir() "/var/cache/nginx" failed (30: Read-only file system)', ["/var/cache/nginx", "writable"]),
         ("PermissionError: [Errno 13] Permission denied: '/logs'", ["/logs", "10001:10001", "data", "writable", "user"]),
         ("sqlite3.OperationalError: unable to open database file", ["SQLite", "data"]),
+        ("ImportError: cannot import name 'Container' from 'collections' (/usr/lib/python3.13/collections/__init__.py)", ["collections", "pins"]),
+        ("ImportError: cannot import name 'soft_unicode' from 'markupsafe' (/opt/app/lib/python3.13/site-packages/markupsafe/__init__.py)", ["pins"]),
+        ("redis.exceptions.ConnectionError: Error -2 connecting to redis:6379. Name or service not known.", ["environment", "vantage_network_gateway"]),
+        ("redis.exceptions.ConnectionError: Error 99 connecting to localhost:6379. Cannot assign requested address.", ["environment"]),
         ("sqlite3.OperationalError: no such table: post", ["before_start", "health_path"]),
         ('psycopg.errors.UndefinedTable: relation "post" does not exist', ["before_start", "health_path"]),
         ("KeyError: 'getpwuid(): uid not found: 10001'", ["user", "passwd"]),
@@ -86,6 +90,13 @@ def test_advice_names_the_key_that_mends_it(log: str, words: list[str]) -> None:
     found = advise(log + "\n", HERE)
     for word in words:
         assert word in found
+
+
+def test_advice_is_about_the_exception_that_ended_the_app() -> None:
+    survived = "could not write cache: [Errno 30] Read-only file system: '/srv/app/cache'\n"
+    found = advise(survived + traceback("httpx.ConnectError: [Errno -2] Name or service not known"), HERE)
+    assert "vantage_network_gateway" in found
+    assert "/srv/app/cache" not in found
 
 
 @pytest.mark.parametrize("log", ["", "KeyError: 'name'\n", "listening on port 8000\n", "user: permission granted\n"])

@@ -28,16 +28,19 @@ class Runner:
         return {"path": f"{self.etc}/{name}/".replace("//", "/"), "owner": os.getuid(), "group": os.getgid()} | more
 
     def __call__(self, *options: str, **arguments: Any) -> dict[str, Any]:
-        play = [
-            {
-                "hosts": "localhost",
-                "connection": "local",
-                "gather_facts": False,
-                "tasks": [{"vantage_files": arguments, "register": "result"}],
-            }
-        ]
+        return self.each(arguments, options=options)[0]
+
+    def each(self, *tasks: dict[str, Any], options: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        """Return the result of each task, one after the other in one run: its start takes as long as three tasks."""
+        play = {
+            "hosts": "localhost",
+            "connection": "local",
+            "gather_facts": False,
+            "ignore_errors": True,
+            "tasks": [{"vantage_files": arguments} for arguments in tasks],
+        }
         path = self.folder / "play.json"
-        path.write_text(json.dumps(play))
+        path.write_text(json.dumps([play]))
         environment = os.environ | {
             "ANSIBLE_CONFIG": "",
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
@@ -50,7 +53,7 @@ class Runner:
             check=False, capture_output=True, text=True, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         shown = json.loads(result.stdout[result.stdout.index("{") :])
-        return dict(shown["plays"][0]["tasks"][0]["hosts"]["localhost"])
+        return [task["hosts"]["localhost"] for task in shown["plays"][0]["tasks"]]
 
 
 @pytest.fixture
@@ -60,11 +63,11 @@ def place(tmp_path: Path) -> Runner:
 
 def test_files_are_written_with_their_rights_and_a_second_run_changes_nothing(place: Runner) -> None:
     file = place.file("app.yml", "one: 1\n", mode="0640")
-    first = place(files=[file])
+    first, second = place.each({"files": [file]}, {"files": [file]})
     assert first["changed"]
+    assert not second["changed"]
     assert (place.etc / "app.yml").read_text() == "one: 1\n"
     assert (place.etc / "app.yml").stat().st_mode & 0o777 == 0o640
-    assert not place(files=[file])["changed"]
 
 
 def test_check_mode_shows_the_difference_and_writes_nothing(place: Runner) -> None:
@@ -132,10 +135,10 @@ def test_a_removed_secret_is_not_shown(place: Runner) -> None:
 
 def test_a_secret_without_content_is_generated_once(place: Runner) -> None:
     file = place.file("key", None, secret=True, mode="0400")
-    assert place(files=[file])["changed"]
-    text = (place.etc / "key").read_text()
-    assert len(text) >= 30
-    assert not place(files=[file])["changed"]
+    first, second = place.each({"files": [file]}, {"files": [file]})
+    assert first["changed"]
+    assert not second["changed"]
+    assert len((place.etc / "key").read_text()) >= 30
     assert place(files=[place.file("key", "given", secret=True, mode="0400")])["changed"]
     assert (place.etc / "key").read_text() == "given"
 
@@ -153,36 +156,36 @@ def test_check_mode_runs_the_checkers(place: Runner) -> None:
 
 
 def test_the_digest_follows_the_content(place: Runner) -> None:
-    one, other = (place("--check", files=[place.file("a", text)])["digest"] for text in ("x", "y"))
+    files = [place.file("app.yml", text, secret=secret) for secret in (False, True) for text in ("x", "y")]
+    results = place.each(*({"files": [file]} for file in files), options=("--check",))
+    one, other, secret, other_secret = (result["digest"] for result in results)
     assert one != other
-    secret = [place.file("s", text, secret=True) for text in ("x", "y")]
-    assert place("--check", files=secret[:1])["digest"] == place("--check", files=secret[1:])["digest"]
+    assert secret == other_secret
 
 
 def test_changed_mode_or_owner_is_corrected(place: Runner) -> None:
-    file = place.file("app.yml", "x", mode="0600")
-    place(files=[file])
+    (place.etc / "app.yml").write_text("x")
     (place.etc / "app.yml").chmod(0o644)
-    assert place(files=[file])["changed"]
+    assert place(files=[place.file("app.yml", "x", mode="0600")])["changed"]
     assert (place.etc / "app.yml").stat().st_mode & 0o777 == 0o600
 
 
 def test_unknown_keys_are_refused_by_name(place: Runner) -> None:
-    result = place(files=[place.file("app.yml", "x", modus="0600")])
-    assert result["failed"]
-    assert "modus" in result["msg"]
-    result = place(files=[place.directory("folder", modus="0700")])
-    assert result["failed"]
-    assert "modus" in result["msg"]
+    wrong = (place.file("app.yml", "x", modus="0600"), place.directory("folder", modus="0700"))
+    for result in place.each(*({"files": [one]} for one in wrong)):
+        assert result["failed"]
+        assert "modus" in result["msg"]
 
 
 def test_files_are_applied_when_they_are_in_place(place: Runner) -> None:
     command = ["/bin/cat", f"{place.etc}/app.yml"]
-    result = place(files=[place.file("app.yml", "new")], apply=command)
-    assert result["changed"]
-    assert result["applied"] == "new"
-    assert place(files=[place.file("app.yml", "new")], apply=command)["changed"]
-    assert not place(files=[place.file("app.yml", "new")], apply=["/bin/true"])["changed"]
+    files = [place.file("app.yml", "new")]
+    commands = (command, command, ["/bin/true"])
+    first, second, silent = place.each(*({"files": files, "apply": command} for command in commands))
+    assert first["changed"]
+    assert first["applied"] == "new"
+    assert second["changed"]
+    assert not silent["changed"]
 
 
 def test_the_words_of_a_command_that_fails_are_the_message(place: Runner) -> None:
@@ -193,7 +196,52 @@ def test_the_words_of_a_command_that_fails_are_the_message(place: Runner) -> Non
 
 def test_check_mode_applies_only_what_is_installed_and_can_see_the_files(place: Runner) -> None:
     command = ["/bin/echo", "loki reload"]
-    assert place("--check", "--diff", files=[], apply=command)["diff"] == [{"prepared": "loki reload\n"}]
-    assert place("--check", files=[place.file("app.yml", "new")], apply=command)["applied"] == ""
-    assert not place("--check", files=[], apply=["/no-such-place/program"]).get("failed")
-    assert place(files=[], apply=["/no-such-place/program"])["failed"]
+    missing = {"files": [], "apply": ["/no-such-place/program"]}
+    nothing_to_write, something, not_installed = place.each(
+        {"files": [], "apply": command},
+        {"files": [place.file("app.yml", "new")], "apply": command},
+        missing,
+        options=("--check", "--diff"),
+    )
+    assert nothing_to_write["diff"] == [{"prepared": "loki reload\n"}]
+    assert something["applied"] == ""
+    assert not not_installed.get("failed")
+    assert place(**missing)["failed"]
+
+
+# The image that files are for -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Docker that has the image loki:1."""
+    program = tmp_path / "bin/docker"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$4" = loki:1 ] && echo sha256:a\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("image", "needed"),
+    [
+        ({"name": "loki:1", "ids": []}, False),
+        ({"name": "loki:1", "ids": ["sha256:b", "sha256:a"]}, False),
+        ({"name": "loki:1", "ids": ["sha256:b"]}, True),
+        ({"name": "loki:2", "ids": []}, True),
+    ],
+    ids=["any id", "one of the ids", "another id", "missing"],
+)
+def test_nothing_is_changed_without_the_image(docker: None, place: Runner, image: dict[str, Any], needed: bool) -> None:
+    ran = place.folder / "ran"
+    result = place(image=image, files=[place.file("a.yml", "a")], apply=["touch", str(ran)])
+    assert result["needs_image"] is needed
+    assert result["changed"] is ran.exists() is (place.etc / "a.yml").exists() is not needed
+
+
+def test_check_mode_without_the_image_lists_the_files_and_runs_no_checker(docker: None, place: Runner) -> None:
+    files = [place.file("a.yml", "a", validate="false %s")]
+    result = place("--check", image={"name": "loki:2", "ids": []}, files=files)
+    assert result["needs_image"]
+    assert result["paths"] == [f"{place.etc}/a.yml"]
+    assert place("--check", image={"name": "loki:1", "ids": []}, files=files)["failed"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import vantage_probation
 import vantage_unit
-from host_programs import FakeHost, app_unit
+from host_programs import ACTIVE, FakeHost, app_unit
 from vantage_app import main
 from vantage_deploy import failure_path
 from vantage_snapshots import save_snapshot
@@ -53,6 +53,22 @@ def test_an_app_that_ends_again_and_again_after_the_swap_is_rolled_back(
     assert main(["probation", "flask_app"]) == 0
     assert (deployed.read_text() == app_unit("hello:1")) is is_rolled_back
     assert ("hello" in vantage_unit.read_deployment("flask_app")["rollback"]) is is_rolled_back
+
+
+def test_an_app_that_ended_by_itself_since_its_deployment_fails_the_run(
+    host: FakeHost, deployed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.answers["journalctl"] = 'Traceback (most recent call last):\n  File "/app.py", line 3\nValueError: no\n'
+    assert main(["check", "flask_app", "hello"]) == 0
+    host.answers["systemctl show"] = ACTIVE.replace("NRestarts=0", "NRestarts=1")
+    assert main(["check", "flask_app", "hello"]) == 1
+    said = capsys.readouterr().err
+    for word in ("hello", "1", "/app.py, line 3: ValueError: no", "rollback.yml"):
+        assert said.count(word) >= 1
+    assert main(["rollback"]) == 0
+    host.answers["systemctl show"] = ACTIVE
+    assert main(["check", "flask_app", "hello"]) == 1
+    assert "hello:3" in capsys.readouterr().err
 
 
 def test_a_probation_leaves_a_run_alone_that_replaces_the_apps(

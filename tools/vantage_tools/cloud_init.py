@@ -18,7 +18,7 @@ from vantage_tools.errors import UserError
 from vantage_tools.paths import TOOLS
 from vantage_tools.process import run
 
-FOLDER = TOOLS / "machines/cloud-init"
+TEMPLATE = TOOLS / "machines/cloud-init/user-data.j2"
 PROGRAM = TOOLS / "machines/provision.py"
 # Where the machine mounts the disk that carries the project, and the label that NoCloud looks for.
 MOUNT = "/mnt/vantage-seed"
@@ -51,11 +51,8 @@ def user_data(
         raise UserError(f"--ssh-key {ssh_key} is a private key.", "use the file that ends in .pub")
     if ca_cert and "BEGIN CERTIFICATE" not in texts["ca_cert"]:
         raise UserError(f"--ca-cert {ca_cert} contains no PEM certificate.", "use a file with BEGIN CERTIFICATE in it")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), trim_blocks=True, undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template("user-data.j2").render(
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         texts | {"variables": texts["variables"] or EXAMPLE_VARIABLES},
         project=shlex.quote(project),
         images=shlex.quote(images) if images else "",

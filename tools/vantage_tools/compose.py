@@ -18,8 +18,9 @@ from typing import Any
 import typer
 
 from vantage_tools.errors import UserError
+from vantage_tools.images import cli as images
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES, output, replace_process, run, succeeds
+from vantage_tools.process import output, replace_process, run, succeeds
 from vantage_tools.vm import engine
 from vantage_tools.vm.cli import PASS_ON
 from vantage_tools.waiting import url_problem, wait_until
@@ -33,8 +34,6 @@ SETTINGS = ROOT / "compose/local.yml"
 PASSWORD = ROOT / "compose/secrets/grafana/admin_password"
 # The file of this machine, where it differs from the committed one.
 BUILD = Path("build/compose")
-# The service that prepares the volumes and ends.
-PREPARE = "prepare"
 READY_SECONDS = 120
 
 app = typer.Typer(help="Run docker-compose.yml on this machine, without a VM.", no_args_is_help=True)
@@ -81,7 +80,7 @@ def up() -> None:
 def verify() -> None:
     """Send one request and find it as metric, log line and trace."""
     # Another stack may answer at their ports.
-    if stopped := sorted(set(document()["services"]) - set(running_services()) - {PREPARE}):
+    if stopped := sorted(expected_services(document()) - set(running_services())):
         raise UserError(
             f"services of docker-compose.yml are not running: {' '.join(stopped)}.",
             "make compose-up; .venv/bin/vantage compose run logs SERVICE prints a service's log.",
@@ -150,7 +149,7 @@ def program() -> tuple[str, ...]:
             "compose: building Compose from its Go module, because `docker compose` is not installed", file=sys.stderr
         )
         print("compose: this takes some minutes, the first time only", file=sys.stderr)
-    return (output(*IMAGES, "tool", "compose").strip(),)
+    return (str(images.make_tool("compose")),)
 
 
 def document() -> Document:
@@ -179,13 +178,22 @@ def get_images() -> None:
             raise UserError("cannot pull the images, and they can be built on Linux only.", "check the network.")
         print("compose: no registry answers; building the images from published packages", file=sys.stderr)
     # Grafana cannot be made; the rest runs without it.
-    run(*IMAGES, "load")
+    images.load_images()
     _made_images().touch()
     render()
 
 
 def _made_images() -> Path:
     return cache_dir() / "compose-images-made"
+
+
+def expected_services(wanted: Document) -> set[str]:
+    """Return the services that run on: all but those that others wait for until they have ended."""
+    awaited = [service.get("depends_on", {}) for service in wanted["services"].values()]
+    ended = {
+        name for one in awaited for name, how in one.items() if how["condition"] == "service_completed_successfully"
+    }
+    return set(wanted["services"]) - ended
 
 
 def running_services() -> list[str]:

@@ -17,9 +17,6 @@ from vantage_tools.paths import ROOT, cache_dir
 # A user's PATH lacks sbin, where dockerd and libvirtd are; the pinned tools come first.
 SEARCH_PATH = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/local/sbin:/usr/sbin:/sbin")
 
-# The command that gets images.
-IMAGES = (sys.executable, "-m", "vantage_tools", "images")
-
 
 def prepare_environment() -> None:
     """Let child processes find the environment's programs, those of sbin, and the cache."""

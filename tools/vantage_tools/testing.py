@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,7 @@ import typer
 import yaml
 
 from vantage_tools import lint
+from vantage_tools.errors import UserError
 from vantage_tools.paths import ROOT, cache_dir
 from vantage_tools.process import output, run
 from vantage_tools.vm import engine, host_tools
@@ -35,22 +39,57 @@ def test() -> None:
     lint.lint()
     step("engine and images")
     engine.get_images()
-    log = cache_dir() / "test-one-host.log"
-    try:
-        # The tests on one host take longest and mostly wait.
-        with log.open("w") as file, ThreadPoolExecutor() as beside:
-            step(f"molecule: one host, beside the rest (log: {log})")
-            one_host = beside.submit(run, "molecule", "test", stdout=file, stderr=file)
+    scenarios: dict[str, subprocess.Popen[bytes]] = {}
+    # Its threads print how each scenario ends.
+    with ThreadPoolExecutor(max_workers=4) as watch:
+        try:
+            # The longest ones, which mostly wait, run beside the unit tests.
+            for name in ("default", "apps"):
+                scenarios[name] = start_scenario(name, watch)
             step("unit tests")
             unit()
-            for scenario in ("bare_host", "two_hosts"):
-                step(f"molecule: {scenario}")
-                run("molecule", "test", "--scenario-name", scenario)
-            step("molecule: waiting for one host")
-    finally:
-        typer.echo(log.read_text(errors="replace"))
-    one_host.result()
+            for name in ("bare_host", "two_hosts"):
+                scenarios[name] = start_scenario(name, watch)
+                scenarios[name].wait()
+            failed = [name for name, process in scenarios.items() if process.wait()]
+        except BaseException:
+            step("failed: removing the machines")
+            end(scenarios)
+            raise
+    # The failed ones last, where a terminal stops.
+    for name in sorted(scenarios, key=failed.__contains__):
+        typer.echo(log_of(name).read_text(errors="replace"))
+    if failed:
+        raise UserError(f"molecule: failed scenarios: {', '.join(failed)}.", "see the last output, or the log files.")
     step("done")
+
+
+def log_of(scenario: str) -> Path:
+    return cache_dir() / f"test-{scenario}.log"
+
+
+def start_scenario(name: str, watch: ThreadPoolExecutor) -> subprocess.Popen[bytes]:
+    """Start a scenario of molecule in the background; print its exit code when it ends."""
+    step(f"molecule: {name}, in the background (log: {log_of(name)})")
+    with log_of(name).open("w") as file:
+        # A session of its own, so that a signal reaches all its programs.
+        process = subprocess.Popen(
+            ["molecule", "test", "--scenario-name", name], cwd=ROOT, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+        )  # fmt: skip
+    watch.submit(lambda: step(f"molecule: {name}: exit code {process.wait()}"))
+    return process
+
+
+def end(scenarios: dict[str, subprocess.Popen[bytes]]) -> None:
+    """End the scenarios and remove their machines."""
+    for process in scenarios.values():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    for name, process in scenarios.items():
+        process.wait()
+        with log_of(name).open("a") as file:
+            run("molecule", "destroy", "--scenario-name", name, stdout=file, stderr=file)
 
 
 @app.command(rich_help_panel=DEVELOPMENT)

@@ -63,18 +63,6 @@ class Refusal:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Answered:
-    """A request that the app answered, sent or broken off after `seconds`; `length` is None if unknown."""
-
-    method: str
-    path: str
-    environ: Mapping[str, Any]
-    status: str
-    length: int | None
-    seconds: float
-
-
 class Owner(Protocol):
     """What the HTTP server asks and tells."""
 
@@ -84,8 +72,10 @@ class Owner(Protocol):
     def report_exception(self, method: str, path: str, error: BaseException) -> None:
         """Log an exception that the app did not handle."""
 
-    def report_response(self, response: Answered) -> None:
-        """Called when the app has answered a request that is no probe or scrape."""
+    def report_response(
+        self, method: str, path: str, environ: Mapping[str, Any], status: str, length: int | None, seconds: float
+    ) -> None:
+        """Called when the app has answered a request that is no probe or scrape; `length` is None if unknown."""
 
     def watch(self, running: list[Running], waiting: int) -> None:
         """Called once a second with the requests that hold a thread, and the number that wait for one."""
@@ -337,9 +327,13 @@ class _Task(WSGITask):  # type: ignore[misc]
                 _ErrorTask(self.channel, self.request).service()
         finally:
             if self.wrote_header and self.channel.server.lane(self.request) is None:
-                request, seconds = self.request, time.monotonic() - started
                 self.channel.server.http.owner.report_response(
-                    Answered(request.command, request.path, self.environ, self.status, self.content_length, seconds)
+                    self.request.command,
+                    self.request.path,
+                    self.environ,
+                    self.status,
+                    self.content_length,
+                    time.monotonic() - started,
                 )
 
     def write(self, data: bytes) -> None:

@@ -13,14 +13,15 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from loguru import logger
 
 from flask_vantage import startup
-from flask_vantage._waitress import Answered, HttpServer, Refusal
+from flask_vantage._waitress import HttpServer, Refusal
 from flask_vantage.access import AccessLog
 from flask_vantage.busy import BusyThreads, Running, summarize
 from flask_vantage.proxies import TrustedProxies
@@ -182,19 +183,21 @@ class Server:
         if not getattr(error, "is_logged", False):
             logger.opt(exception=error).error("The app raised an exception: {} {}", method, path)
 
-    def report_response(self, response: Answered) -> None:
+    def report_response(
+        self, method: str, path: str, environ: Mapping[str, Any], status: str, length: int | None, seconds: float
+    ) -> None:
         """Write the access line of an app that writes none itself."""
         if self._access_log is not None:
+            # The address is that of `TrustedProxies`, or of the app's ProxyFix.
             self._access_log.write(
-                response.method,
-                response.path,
-                response.status,
-                response.seconds,
-                # That of `TrustedProxies`, or of the app's ProxyFix.
-                response.environ.get("REMOTE_ADDR"),
-                response.length,
-                response.environ.get("HTTP_REFERER", ""),
-                response.environ.get("HTTP_USER_AGENT", ""),
+                method,
+                path,
+                status,
+                seconds,
+                environ.get("REMOTE_ADDR"),
+                length,
+                environ.get("HTTP_REFERER", ""),
+                environ.get("HTTP_USER_AGENT", ""),
             )
 
     def refuse(self, refusal: Refusal) -> tuple[list[tuple[str, str]], bytes]:

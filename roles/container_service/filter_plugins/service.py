@@ -47,12 +47,12 @@ def systemd_quote(value: Any) -> str:
 
 
 def complete_service(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """The service with the defaults of its argument spec, which Ansible checks and does not apply, and further keys:
+    """The service with the defaults of its argument spec, which it must meet, and further keys:
 
     `home`, the service whose config, data and secrets it has; `published`, its ports as `docker run --publish` takes them;
     `ready_url`, empty without a readiness check; `no_proxy`, the exceptions that its own environment makes. `addresses` are those that a name in `ports` stands for.
     """
-    spec = yaml_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    spec = yaml_load(SPECS.read_text(encoding="utf-8"))["argument_specs"]["service"]["options"]
     result = ArgumentSpecValidator(spec).validate({"container_service": plain(given)})
     if result.error_messages:
         raise AnsibleFilterError(f"container_service: {'. '.join(result.error_messages)}.")
@@ -139,14 +139,14 @@ def environment_file(service: Mapping[str, Any], folder: str) -> list[dict[str, 
 
 
 def service_files(service: Mapping[str, Any], checker: str, unit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Directories and files of the service on a host, its unit last; without a `checker` no config is checked."""
+    """Directories and files of the service on a host, its unit last; `checker` is the command that checks config."""
     uid, _, gid = service["user"].partition(":")
     found: list[dict[str, Any]] = []
     for given in config_files(service, f"{CONFIG}/{service['home']}"):
         file = {key: given[key] for key in ("path", "prune", *TEXTS, "sources") if key in given}
         if not file["path"].endswith("/"):
             file |= {"mode": "0640", "group": gid}
-        if checker and "check" in given:
+        if "check" in given:
             file["validate"] = check_command(checker, service["image"], given["check"])
         found.append(file)
     if service["secrets"] is not None or service["secret_environment"]:
@@ -292,7 +292,8 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
     `digest` is that of the config files, so that a change of them recreates the container, and `places` has `root` (the
     repository) and `role` (the calling role), and `config`, the path of the config below `root`.
     """
-    name, replica_of = service["name"], service["replica_of"]
+    name, replica_of, command = service["name"], service["replica_of"], service["before_start"]
+    awaited = [PREPARE] * bool(service["data"]) + [before_start_name(service["home"])] * bool(command)
     aliases = [*filter(None, [replica_of]), *service["aliases"]]
     options = {"tag": f"vantage-{name}.service", "max-size": LOG_SIZE, "max-file": LOG_FILES}
     labels = {
@@ -326,7 +327,7 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "volumes": mounts(service, places),
         "restart": "unless-stopped",
         "stop_grace_period": f"{service['stop_seconds']}s",
-        "depends_on": {PREPARE: {"condition": "service_completed_successfully"}} if service["data"] else {},
+        "depends_on": {one: {"condition": "service_completed_successfully"} for one in awaited},
         # Promtail reads these files; the tag is what the unit would be called.
         "logging": {
             "driver": "json-file",
@@ -335,8 +336,23 @@ def compose_service(service: Mapping[str, Any], digest: str, places: Mapping[str
         "labels": {key: value for key, value in labels.items() if value},
         "profiles": [service["profile"]] if service["profile"] else [],
         "build": build_context(service, places),
+        # Made a service by compose_text; its replicas wait for the same.
+        "before_start": "" if replica_of else command,
     }
     return {key: value for key, value in found.items() if value not in ("", [], {})}
+
+
+def before_start_name(service: str) -> str:
+    return f"{service}-before-start"
+
+
+def before_start_service(service: Mapping[str, Any], name: str, command: str) -> dict[str, Any]:
+    """The app's container with another command and without what belongs to a server; its app's service builds the image."""
+    dropped = {"ports", "networks", "restart", "stop_grace_period", "labels", "build"}
+    awaited = {one: how for one, how in service["depends_on"].items() if one != name}
+    changed = {"entrypoint": ["/bin/sh", "-c"], "command": [command], "hostname": name, "depends_on": awaited}
+    found = {key: value for key, value in service.items() if key not in dropped} | changed
+    return {key: value for key, value in found.items() if value != {}}
 
 
 def prepare(stores: Mapping[str, str], image: str) -> dict[str, Any]:
@@ -372,6 +388,15 @@ def compose_text(described: Mapping[str, Any], subnet: str, gateway: str) -> str
             service.pop("build", None)
         elif "build" in service:
             built.add(service["image"])
+    # As in a unit of an app: a proxy of the Docker client's configuration does not know the services.
+    reached = ",".join(["localhost", "127.0.0.1", subnet, *services])
+    for name, service in [*services.items()]:
+        environment = service.get("environment", {})
+        if environment.get("HTTP_PROXY") != "":
+            service["environment"] = {"NO_PROXY": reached, "no_proxy": reached} | environment
+        if command := service.pop("before_start", ""):
+            before = before_start_name(name)
+            services[before] = before_start_service(service, before, command)
     stores: dict[str, str] = {}
     for service in services.values():
         for mount in service.get("volumes", []):

@@ -107,6 +107,16 @@ ADVICE: list[tuple[str, str | Callable[[str, Container], str]]] = [
         "The image has no module {0}. Add its package to the app's requirements; if it is the app's own, "
         "set object (flask_app_object) to package.module:name as seen from the import directory.",
     ),
+    (
+        r"cannot import name '[^']+' from '([^']+)' \([^)]*(?:site-packages|dist-packages|/lib/python\d)",
+        "The installed packages do not work together, or with this Python: {0} has changed. Update the pins in the app's "
+        "requirements, or use the Python that they were made for.",
+    ),
+    (
+        r"Connection refused|Cannot assign requested address|Name or service not known|Temporary failure in name resolution|could not translate host name",
+        "The app needs another service, for example its database, which does not answer. Run it, and set its address in "
+        "environment (flask_app_environment): 127.0.0.1 is the app's own container, the host is vantage_network_gateway.",
+    ),
     (r"No such command '([^']+)'", "The flask command does not see the app's packages. Run it as `python3 -m flask`."),
 ]
 
@@ -128,10 +138,12 @@ def advise(log: str, container: Container) -> str:
 
 def _advices(log: str, container: Container) -> Iterator[str]:
     lines = plain_lines(log)
-    for pattern, text in ADVICE:
-        for line in reversed(lines):
-            if match := re.search(pattern, line):
-                yield text.format(*match.groups()) if isinstance(text, str) else text(line, container)
+    # The exception that ended the app, before what it survived.
+    for searched in ([find_cause(log, container.folder)], lines):
+        for pattern, text in ADVICE:
+            for line in reversed(searched):
+                if match := re.search(pattern, line):
+                    yield text.format(*match.groups()) if isinstance(text, str) else text(line, container)
     if name := environment_variable(lines):
         yield (
             f"The app needs the environment variable {name}. Set it in environment (flask_app_environment), or env_file "

@@ -21,7 +21,7 @@ from pathlib import Path
 import vantage_unit
 from vantage_canary import run_canary
 from vantage_deploy import SIGNALS, deploy
-from vantage_probation import apps_lock, probation
+from vantage_probation import apps_lock, check_restarts, probation
 from vantage_rollback import rollback
 from vantage_snapshots import restore
 from vantage_unit import UnitError
@@ -53,6 +53,9 @@ def main(argv: list[str]) -> int:
         "probation", help="watch the apps for a minute, roll back if one ends again and again"
     )
     command.add_argument("owner", metavar="OWNER")
+    command = commands.add_parser("check", help="fail if a service ended by itself since it was deployed")
+    command.add_argument("owner", metavar="OWNER")
+    command.add_argument("services", nargs="+", metavar="SERVICE")
     arguments = parser.parse_args(argv)
     check = arguments.check
     actions: dict[str, Callable[[], None]] = {
@@ -60,6 +63,7 @@ def main(argv: list[str]) -> int:
         "deploy": lambda: deploy(arguments.owner, arguments.keep, check),
         "restore": lambda: restore(check),
         "rollback": lambda: rollback(arguments.owner, check=check),
+        "check": lambda: check_restarts(arguments.owner, arguments.services),
         "probation": lambda: None if check else probation(arguments.owner),
     }
     vantage_unit.tolerate_any_text()

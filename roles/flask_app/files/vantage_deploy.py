@@ -32,10 +32,10 @@ def deploy(owner: str, keep: list[str], check: bool = False, rollback_reason: st
         for service in keep:
             vantage_unit.apply(service, check)
         return
-    if not rollback_reason:
-        tell_rollback(owner)
     owned = [unit.service for unit in vantage_unit.installed_units() if unit.owner == owner]
     if set(owned) <= set(keep) and not any(map(vantage_unit.drift, keep)):
+        if not rollback_reason:
+            forget_rollback(owner)
         return
     if not rollback_reason:
         vantage_unit.run("systemctl", "stop", f"{PROBATION_UNIT}.service")
@@ -164,11 +164,10 @@ def failure_path() -> Path:
     return vantage_unit.STATE / "metrics/rollback.prom"
 
 
-def tell_rollback(owner: str) -> None:
-    """Says once, to the next run, that the last deployment was rolled back; `status` says it until then."""
+def forget_rollback(owner: str) -> None:
+    """Ends what `status` and preflight say of a rollback: the apps are those that the settings mean."""
     deployment = vantage_unit.read_deployment(owner)
     if deployment.get("rollback"):
-        print(deployment["rollback"], file=sys.stderr)
         write_text(vantage_unit.deployment_path(owner), json.dumps(deployment | {"rollback": ""}))
 
 

@@ -13,7 +13,7 @@ from vantage_canary import SEARCHED_LINES, describe_container
 from vantage_deploy import failure_path
 from vantage_rollback import rollback
 from vantage_snapshots import is_replacing
-from vantage_unit import Unit, unit_name
+from vantage_unit import Unit, UnitError, unit_name
 
 # An app that ends by itself twice, each time within this long after the swap or the last end, is rolled back.
 PROBATION_SECONDS, PROBATION_ENDS = 60.0, 2
@@ -59,6 +59,20 @@ def last_words(service: str) -> str:
         "journalctl", f"--lines={SEARCHED_LINES}", "--no-pager", "--output=cat", f"--unit={unit_name(service)}"
     )
     return find_cause(shown.stdout, describe_container(Unit.load(service)).folder)
+
+
+def check_restarts(owner: str, services: list[str]) -> None:
+    """Raises UnitError if a service ended by itself since its deployment, which began within this run."""
+    if text := vantage_unit.read_deployment(owner).get("rollback"):
+        raise UnitError(text)
+    for service in services:
+        if count := restarts(service):
+            cause = last_words(service)
+            raise UnitError(
+                f"{service} ended by itself since its deployment, restarts: {count}{f' ({cause})' if cause else ''}. If it "
+                "ends again within a minute, the previous version returns. Correct it, or run playbooks/rollback.yml. "
+                f"More lines: journalctl -u {unit_name(service)}"
+            )
 
 
 def probation(owner: str) -> None:

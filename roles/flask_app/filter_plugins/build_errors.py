@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 # A compiler's or a builder's output may be thousands of lines; what failed comes last.
-SHOWN_LINES = 40
+SHOWN_LINES = 20
 
 NEEDS_BUILDKIT = re.compile(
     r"unknown instruction|requires BuildKit|unknown flag: (?:chmod|link|parents|mount)", re.IGNORECASE
@@ -33,7 +33,7 @@ STEP_NAME = re.compile(r"\[(?:[^\]]*\d+/\d+)\] (.+)|\[internal\] load metadata f
 # What the builder before BuildKit prints of the step, and pip of the package.
 LEGACY_STEP = re.compile(r"^The command '/bin/sh -c (.+)' returned a non-zero code", re.MULTILINE | re.DOTALL)
 FAILED_PACKAGE = re.compile(
-    r"No matching distribution found for ([\w.-]+)|[Ff]ailed (?:building wheel for|to build) '?([\w.-]+)"
+    r"No matching distribution found for ([\w.-]+)|[Ff]ailed (?:building wheel for|to build)(?! installable) '?([\w.-]+)"
 )
 COLLECTED_PACKAGE = re.compile(r"^ *Collecting ([\w.-]+)", re.MULTILINE)
 LISTS = (
@@ -102,7 +102,7 @@ def failed_package(output: str, folder: str) -> str:
     for path in (path for pattern in LISTS for path in sorted(Path(folder).glob(pattern))):
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if listed.match(line):
-                return f"{path.relative_to(folder)}:{number}: {line.strip().rstrip(',')}"
+                return f"{path.relative_to(folder)}:{number}: {line.partition(';')[0].strip().rstrip(',')}"
     return found[-1]
 
 

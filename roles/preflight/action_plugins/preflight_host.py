@@ -95,7 +95,9 @@ class ActionModule(ActionBase):
             options = self._templar.template(variables.get("docker_daemon_options")) or {}
             given = {"run_file": RUN_FILE, "data_root": options.get("data-root", "")}
             state = self.program("gather_host_state.py", variables, json.dumps(given))
-            other, result = state["run"], result | {"state": state}
+            # Before anything of this run can be refused.
+            told = [f"{host}: {text}" for text in state["rollbacks"]]
+            other, result = state["run"], result | {"state": state, "warnings": told}
         elif step == "begin" and changes:
             other = self.begin(own, variables)
         elif step == "end" and changes:

@@ -7,6 +7,7 @@
     addresses   list   IP addresses of the host; empty if a program may listen on others too
     listeners   list   {address: str, port: int, container: str, holder: str}, one for each listening TCP socket
     apps        list   services of the role flask_app that are installed
+    rollbacks   list   when and why the last deployment was rolled back, for each role whose was
     engine      dict   what is known of Docker:
                        dockerd, docker   str   paths; empty if the program is missing
                        unit              str   LoadState of docker.service
@@ -267,6 +268,7 @@ def main(arguments: str) -> None:
         "addresses": list_addresses(),
         "listeners": list_listeners(docker_runs, own_ports),
         "apps": [one["service"] for one in services if one["app"]],
+        "rollbacks": sorted({one["rollback"] for one in services if one.get("rollback")}),
         "engine": inspect_engine(unit, info),
         "networks": list_networks() if docker_runs else [],
         "routes": list_routes(),

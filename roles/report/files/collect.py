@@ -63,8 +63,12 @@ ROUTE = "service_name, http_request_method, http_route"
 SERVER = 'span_kind="SPAN_KIND_SERVER", span_name=~"[A-Z_]+( .*)?", service_name!="jaeger"'
 SPAN_REQUESTS = f"traces_span_metrics_calls_total{{{SERVER}}}"
 SPAN_BUCKETS = f"traces_span_metrics_duration_milliseconds_bucket{{{SERVER}}}"
+# What an app without metrics and spans serves, as Promtail counts it from its access lines, which name no route.
+LINE_REQUESTS = "promtail_custom_http_server_requests_total"
+LINE_BUCKETS = "promtail_custom_http_server_request_duration_seconds_bucket"
 CALL = '{span_kind="SPAN_KIND_CLIENT", server_address!=""}'
 RATE = f"sum by (service_name) (rate({REQUESTS}[$rate]))"
+SPAN_RATE = f"sum by (service_name) (rate({SPAN_REQUESTS}[$rate]))"
 MEMORY = "process_resident_memory_bytes / on (service_name) group_left () service_name:memory_limit:bytes"
 
 
@@ -87,7 +91,9 @@ def rate_by_status(digit: int) -> str:
         spans += f" or rate({SPAN_REQUESTS.replace('}', f', {failed}}}')}[$rate])"
     return (
         f"sum by (service_name) (rate({REQUESTS}{{{status}}}[$rate])) "
-        f"or (sum by (service_name) ({spans}) unless on (service_name) {RATE})"
+        f"or (sum by (service_name) ({spans}) unless on (service_name) {RATE}) "
+        f"or (sum by (service_name) (rate({LINE_REQUESTS}{{{status}}}[$rate])) "
+        f"unless on (service_name) ({RATE} or {SPAN_RATE}))"
     )
 
 
@@ -98,7 +104,7 @@ def quantile(ratio: float, function: str) -> str:
     def of(buckets: str) -> str:
         return f"histogram_quantile({ratio}, sum by (service_name, le) ({name}({buckets}[{over})))"
 
-    return f"{of(BUCKETS)} or on (service_name) {of(SPAN_BUCKETS)} / 1000"
+    return f"{of(BUCKETS)} or on (service_name) {of(SPAN_BUCKETS)} / 1000 or on (service_name) {of(LINE_BUCKETS)}"
 
 
 def of_spans(metric: str, by: str) -> str:
@@ -111,11 +117,20 @@ def of_spans(metric: str, by: str) -> str:
     return f'label_replace({query}, "http_response_status_code", "500", "outcome", "STATUS_CODE_ERROR")'
 
 
+def of_lines(metric: str, by: str) -> str:
+    """Return the query for the growth of a metric of access lines, with the labels of flask_vantage's metrics."""
+    query = increase(metric, f"service_name, http_request_method, {by}")
+    return f'label_replace({query}, "http_route", "_unknown", "", "")'
+
+
+MEASURED = f"({increase(REQUESTS, 'service_name')} or {increase(SPAN_REQUESTS, 'service_name')})"
+
 # Asked at the end of each time range.
 OVER_WINDOW = {
     "requests": f"{increase(REQUESTS, f'{ROUTE}, http_response_status_code')} or on (service_name) "
-    + of_spans(SPAN_REQUESTS, "http_response_status_code, status_code"),
-    "buckets": increase(BUCKETS, f"{ROUTE}, le"),
+    + of_spans(SPAN_REQUESTS, "http_response_status_code, status_code")
+    + f" or on (service_name) {of_lines(LINE_REQUESTS, 'http_response_status_code')}",
+    "buckets": f"{increase(BUCKETS, f'{ROUTE}, le')} or ({of_lines(LINE_BUCKETS, 'le')} unless on (service_name) {MEASURED})",
     "span_buckets": f"{of_spans(SPAN_BUCKETS, 'le')} unless on (service_name) {increase(REQUESTS, 'service_name')}",
     "calls": increase(f"traces_span_metrics_calls_total{CALL}", "service_name, server_address, status_code"),
     "call_ms": increase(f"traces_span_metrics_duration_milliseconds_sum{CALL}", "service_name, server_address"),
@@ -135,7 +150,8 @@ AT_END = {
     "up": "up",
     "last_up": "max by (service_name, job, instance) (max_over_time((timestamp(up) and up == 1)[$w:15s]))",
     "first_seen": "min by (service_name) (min_over_time(timestamp(up)[$w:60s])) "
-    f"or min by (service_name) (min_over_time(timestamp({SPAN_REQUESTS})[$w:60s]))",
+    f"or min by (service_name) (min_over_time(timestamp({SPAN_REQUESTS})[$w:60s])) "
+    f"or min by (service_name) (min_over_time(timestamp({LINE_REQUESTS})[$w:60s]))",
     "memory": f"max by (service_name) (max_over_time(({MEMORY})[$short:15s]))",
     "disk_free": 'min by (device) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"} / node_filesystem_size_bytes '
     "and node_filesystem_readonly == 0)",
@@ -143,7 +159,8 @@ AT_END = {
 }
 # Asked for each point of a plot.
 OVER_TIME = {
-    "rate": f"{RATE} or on (service_name) sum by (service_name) (rate({SPAN_REQUESTS}[$rate]))",
+    "rate": f"{RATE} or on (service_name) {SPAN_RATE} "
+    f"or on (service_name) sum by (service_name) (rate({LINE_REQUESTS}[$rate]))",
     "failed": rate_by_status(5),
     "refused": rate_by_status(4),
     **{f"p{percent}": quantile(percent / 100, "rate[$rate]") for percent in (50, 95, 99)},

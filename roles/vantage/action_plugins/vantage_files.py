@@ -24,7 +24,9 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result, variables = super().run(tmp, task_vars), task_vars or {}
         files = [
-            self.render(file, variables) for given in self._task.args["files"] for file in self.expand(dict(given))
+            self.render(file, variables)
+            for given in self._task.args.get("files", [])
+            for file in self.expand(dict(given))
         ]
         # Apart, because a module writes its arguments into the journal of the host.
         secrets = {file["path"]: file.pop("content") for file in files if file.get("secret") and "content" in file}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import filter_loader
 
 DEFAULT_PORT = 8000
-EXPOSE = re.compile(r"^\s*EXPOSE\s+(.+)$", re.MULTILINE | re.IGNORECASE)
-STAGE = re.compile(r"^\s*FROM\s", re.MULTILINE | re.IGNORECASE)
 
 
 def health_check(app: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,13 +36,9 @@ def container_port(app: Mapping[str, Any], exposed: Mapping[str, Any]) -> int:
         return int(app["container_port"])
     dockerfile = Path(str(app.get("source") or "/")).expanduser() / "Dockerfile"
     if app.get("source") and dockerfile.is_file():
-        return only_port(dockerfile_ports(dockerfile.read_text(encoding="utf-8", errors="replace")))
+        text = dockerfile.read_text(encoding="utf-8", errors="replace")
+        return only_port(filter_loader.get("dockerfile_words").j2_function(text, "EXPOSE"))
     return int(exposed.get(app["name"], DEFAULT_PORT))
-
-
-def dockerfile_ports(text: str) -> list[str]:
-    """The words of EXPOSE in the last stage of a Dockerfile."""
-    return [word for words in EXPOSE.findall(STAGE.split(text)[-1].replace("\\\n", " ")) for word in words.split()]
 
 
 def only_port(words: list[str]) -> int:

@@ -388,10 +388,50 @@ def dockerfile_images(text: str) -> list[str]:
     return [name.removeprefix("docker.io/") for name in dict.fromkeys([*bases, *others])]
 
 
+FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.MULTILINE | re.IGNORECASE)
+SET = re.compile(r"""([\w.-]+)=("[^"]*"|'[^']*'|\S*)|^(\S+)\s+(.*)$""")
+
+
+def dockerfile_words(text: str, wanted: str) -> list[str]:
+    """The words of an instruction such as EXPOSE or VOLUME in the image that a Dockerfile makes.
+
+    Its last stage counts, and the stages that this one begins from. Variables are those of ARG and ENV.
+    """
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    begins = list(FROM.finditer(text))
+    ends = [match.start() for match in begins[1:]] + [len(text)]
+    stages = {
+        match[2] or str(number): (match[1], text[match.end() : end])
+        for number, (match, end) in enumerate(zip(begins, ends, strict=True))
+    }
+    chain: list[str] = []
+    name = list(stages)[-1] if stages else ""
+    while name in stages and name not in chain:
+        chain.insert(0, name)
+        name = stages[name][0]
+    values: dict[str, str] = {}
+    found: list[str] = []
+
+    def expand(value: str) -> str:
+        return re.sub(r"\$\{?(\w+)\}?", lambda match: values.get(match[1], match[0]), value.strip("\"'"))
+
+    for line in "\n".join(
+        [text[: begins[0].start()] if begins else "", *(stages[one][1] for one in chain)]
+    ).splitlines():
+        instruction, _, rest = line.strip().partition(" ")
+        if instruction.upper() in {"ARG", "ENV"}:
+            for key, value, other, last in SET.findall(rest.strip()):
+                values |= {key: expand(value)} if key else {other: expand(last)}
+        elif instruction.upper() == wanted:
+            found += [expand(word) for word in re.split(r"[\s,\[\]]+", rest) if word]
+    return found
+
+
 def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
     """How the image of an app with a source folder is built; raises SourceError if it cannot be built.
 
-    `dockerfile` is whether the folder has its own; then `from` lists the images that it names. Otherwise: `object`,
+    `dockerfile` is whether the folder has its own; then `from` lists the images that it names, and `data` is its only VOLUME:
+    what the app writes there would be lost with the container. Otherwise: `object`,
     `python_path` (the import folders in the image, the app's first), `dependencies` (the file that lists them),
     `packages` (arguments of pip), `instrument`, `traced` (whether it needs OpenTelemetry) and `data`, Flask's instance
     folder.
@@ -401,7 +441,8 @@ def app_recipe(app: Mapping[str, Any]) -> dict[str, Any]:
         raise SourceError(f"source {folder} is not a directory. Set it to the app's directory on the controller.")
     if (folder / "Dockerfile").is_file():
         text = (folder / "Dockerfile").read_text(encoding="utf-8", errors="replace")
-        return {"dockerfile": True, "from": dockerfile_images(text)}
+        volumes = dockerfile_words(text, "VOLUME")
+        return {"dockerfile": True, "from": dockerfile_images(text), "data": volumes[0] if len(volumes) == 1 else ""}
     if app.get("object"):
         top = str(app["object"]).partition(":")[0].partition(".")[0]
         is_here = (folder / top).exists() or (folder / f"{top}.py").exists()
@@ -432,4 +473,4 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Any]:
-        return {"app_recipe": app_recipe, "uses_vantage": uses_vantage}
+        return {"app_recipe": app_recipe, "dockerfile_words": dockerfile_words, "uses_vantage": uses_vantage}

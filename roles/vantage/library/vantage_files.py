@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Puts several files in place in one round trip: all of them, or none if a checker rejects one.
 
+image: what the files are for: its name, and its ids on a host (none: any). If Docker does not have it, needs_image is
+returned and nothing is changed; check mode goes on without checkers, which the image may have
 files: the files and directories, each with
     path                a path that ends in / is a directory; the parents of files are made as 0755
     mode, owner, group  numbers or names
@@ -172,17 +174,30 @@ class FileSet:
         return out
 
 
+def lacks_image(module, image):
+    """Whether Docker does not have the image, or has it with another id than one of those that it must have."""
+    docker = module.get_bin_path("docker")
+    if not image or not docker:
+        return bool(image)
+    status, out, _ = module.run_command([docker, "image", "inspect", "--format={{.Id}}", image["name"]])
+    return status != 0 or bool(image["ids"] and out.strip() not in image["ids"])
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             # What the files hold may be secret; the task's no_log hides it, and their names stay readable.
             "files": {"type": "list", "elements": "dict", "default": []},
+            "image": {"type": "dict", "default": {}},
             "apply": {"type": "list", "elements": "str", "default": []},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "show_diff": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
+    needs_image = lacks_image(module, module.params["image"])
+    if needs_image and not module.check_mode:
+        module.exit_json(changed=False, needs_image=True)
     directories = [item for item in module.params["files"] if item["path"].endswith("/")]
     files = [dict(item) for item in module.params["files"] if item not in directories]
     for item in files:
@@ -190,6 +205,8 @@ def main():
             item["content"] = module.params["secrets"][item["path"]]
         if item["content"] is None:
             item["content"] = read(item["path"]) or secrets.token_urlsafe(24)
+        if needs_image:
+            item.pop("validate", None)
     if os.path.exists(RUN_FILE) and not module.check_mode:
         os.utime(RUN_FILE)
     found = FileSet(module)
@@ -206,7 +223,7 @@ def main():
     applied = found.apply(module.params["apply"])
     contents = [f"{item['content']}\0" for item in files if not item.get("secret")]
     module.exit_json(
-        changed=bool(found.paths or applied), paths=found.paths, applied=applied, diff=found.diff,
+        changed=bool(found.paths or applied), paths=found.paths, applied=applied, needs_image=needs_image, diff=found.diff,
         digest=hashlib.sha256("".join(contents).encode("utf-8", "surrogateescape")).hexdigest(),
         # The content is long and was shown as a difference where one was asked for.
         invocation={"module_args": {"files": [item["path"] for item in files]}},

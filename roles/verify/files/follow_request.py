@@ -41,7 +41,7 @@ WINDOW_SECONDS = 600
 MISSING = {
     "log": "no line of this request on standard output",
     "trace": "no span; flask_vantage gives spans, or `instrument: auto` for a source without Dockerfile",
-    "metric": "no /metrics that is scraped, and no spans to count",
+    "metric": "no /metrics that is scraped, and no spans or access lines to count",
 }
 REQUESTS = "http_server_request_duration_seconds"
 
@@ -197,6 +197,7 @@ class Verification:
         self.resend_at = 0.0
         self.counters: dict[str, Counter] = {}
         self.has_trace = False
+        self.has_line = False
 
     # Looking for something until it is there ------------------------------------------------------------------------
 
@@ -232,7 +233,7 @@ class Verification:
         longest = self.settings.scrape_seconds + LATE_SCRAPE_SECONDS
 
         def limit() -> float:
-            can_be_counted = name == "metric" and (self.settings.is_scraped or self.has_trace)
+            can_be_counted = name == "metric" and (self.settings.is_scraped or self.has_trace or self.has_line)
             extra = COUNTED_SPANS_SECONDS if self.has_trace and not self.settings.is_scraped else 0
             return min(self.settings.seconds, longest + extra if can_be_counted else SPANS_SECONDS)
 
@@ -277,10 +278,11 @@ class Verification:
     def find_prometheus(self) -> str:
         """Counts the requests so far: only a count that grows is that of this request."""
         app = f'service_name="{self.settings.app}"'
-        own = f'__name__=~"(?i).*request.*(_total|_count)", __name__!~"{REQUESTS}_count|promhttp_.*"'
+        own = f'__name__=~"(?i).*request.*(_total|_count)", __name__!~"{REQUESTS}_count|promhttp_.*|promtail_.*"'
         selectors = {
             "requests": (f'{REQUESTS}_count{{{app}, http_request_method="GET"}}', app),
             "spans": (f'traces_span_metrics_calls_total{{{app}, span_kind="SPAN_KIND_SERVER"}}', 'job="span_metrics"'),
+            "lines": (f"promtail_custom_http_server_requests_total{{{app}}}", 'job="promtail"'),
             "own": (f"{{{app}, {own}}}", app),
         }
         self.counters = {name: Counter(self.prometheus, *selector) for name, selector in selectors.items()}
@@ -307,6 +309,7 @@ class Verification:
         """The lines that contain the id of this request."""
         service = service or self.settings.app
         count = self.count_lines(f'{{service_name="{service}"}} |~ "{"|".join([self.id, *self.trace_ids])}"')
+        self.has_line |= count > 0
         return f"{plural(count, 'line')} of {service}" if count else ""
 
     def find_other_lines(self) -> str:
@@ -349,9 +352,10 @@ class Verification:
         raise Pending(self.scrape_problem())
 
     def find_any_metric(self) -> str:
-        """A count of requests that the app's own metrics or its spans gained."""
-        if (added := self.count("spans")) > 0:
-            return f"{plural(added, 'request')} counted from its spans"
+        """A count of requests that the app's own metrics, its spans or its access lines gained."""
+        for source, words in (("spans", "its spans"), ("lines", "its access lines")):
+            if (added := self.count(source)) > 0:
+                return f"{plural(added, 'request')} counted from {words}"
         if not self.settings.is_scraped:
             return ""
         if self.count("own") > 0:
@@ -360,7 +364,7 @@ class Verification:
         if not own.read(own.selector):
             # None of its metrics counts requests: a scrape after this one is all that there is to see.
             fresh = f"max(timestamp(up{{{app}}})) > {self.sent_at:.3f} and max(up{{{app}}}) == 1"
-            series = self.prometheus(f'count({{{app}, __name__!~"up|scrape_.+"}}) and on () ({fresh})')
+            series = self.prometheus(f'count({{{app}, __name__!~"up|scrape_.+|promtail_.+"}}) and on () ({fresh})')
             if series:
                 return f"{series[0]['value'][1]} series, none of them counts requests"
         raise Pending(self.scrape_problem())

@@ -14,7 +14,7 @@ from vantage_tools.dashboards import links
 from vantage_tools.dashboards.queries import LOKI, PROMETHEUS
 
 REQUESTS = "http_server_request_duration_seconds"
-# Recorded, and thus known of an app without metrics, too, whose spans are counted.
+# Recorded, and thus known of an app without metrics, too, whose spans or access lines are counted.
 SERVICES, ROUTES = "service_name:http_server_requests:rate5m", "service_name_http_route:http_server_requests:rate5m"
 EVERYTHING = VariableOption(text="All", value="$__all", selected=True)
 

@@ -157,8 +157,8 @@ def _rate(extra: str = "", window: str = "$__rate_interval") -> str:
     return f"sum by (service_name) (rate({COUNT}{{{RAW}{extra}}}[{window}]))"
 
 
-def _or_of_spans(query: str, recorded: str) -> str:
-    """Return the query; of an app without metrics of its own, what is recorded over five minutes from its spans."""
+def _or_recorded(query: str, recorded: str) -> str:
+    """Return the query; of an app without metrics of its own, what is recorded over five minutes from another source."""
     return f"{query} or ({recorded} unless on (service_name) {BY_SERVICE}_own_requests:rate5m)"
 
 
@@ -171,7 +171,7 @@ def _over_time() -> Panels:
         "Requests over time",
         "Requests per second by service.",
         Options(width=8, unit="reqps", minimum=0, data_links=_more(), empty=NO_REQUESTS),
-        {"{{service_name}}": _or_of_spans(_rate(), _recorded(board.ROUTES))},
+        {"{{service_name}}": _or_recorded(_rate(), _recorded(board.ROUTES))},
     )
     # Of the buckets, as these carry exemplars: the largest one counts all.
     failed = f"sum by (service_name) (max without (le) (rate({BUCKET}{{{RAW}, {FAILED}}}[$__rate_interval])))"
@@ -190,7 +190,7 @@ def _over_time() -> Panels:
             exemplars="{{service_name}}",
         ),
         {
-            "{{service_name}}": _or_of_spans(
+            "{{service_name}}": _or_recorded(
                 f"({failed} or 0 * {_rate()}) / ({_rate()} > 0)",
                 f"{_recorded(f'{BY_ROUTE}_errors:rate5m')} / ({_recorded(board.ROUTES)} > 0)",
             )
@@ -200,7 +200,7 @@ def _over_time() -> Panels:
         named(name, color=panels.colour(shade)) for name, shade in (("p50", "blue"), ("p95", "orange"), ("p99", "red"))
     ]
     per_service = f"sum by (service_name, le) (rate({BUCKET}{{{RAW}}}[$__rate_interval]))"
-    by_bucket = f"sum by (le) ({_or_of_spans(per_service, _recorded(RECORDED_BUCKETS, 'service_name, le'))})"
+    by_bucket = f"sum by (le) ({_or_recorded(per_service, _recorded(RECORDED_BUCKETS, 'service_name, le'))})"
     yield graph(
         "Duration over time",
         "Quantiles over all selected services. A dot is one request: click it to open its trace.",
@@ -217,13 +217,13 @@ def _over_time() -> Panels:
 
 def _side_by_side() -> Panels:
     rate, red = _rate(window="1m"), {"mode": "shades", "fixedColor": "red"}
-    requests = {"5m": _or_of_spans(rate, _recorded(board.ROUTES)), "6h": f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"}
+    requests = {"5m": _or_recorded(rate, _recorded(board.ROUTES)), "6h": f"{BY_SERVICE}_requests:rate5m{{{SERVICE}}}"}
     failed = f"{_rate(f', {FAILED}', '1m')} or 0 * {rate}"
     errors = {
-        "5m": _or_of_spans(failed, _recorded(f"{BY_ROUTE}_errors:rate5m")),
+        "5m": _or_recorded(failed, _recorded(f"{BY_ROUTE}_errors:rate5m")),
         "6h": f"{BY_SERVICE}_errors:rate5m{{{SERVICE}}}",
     }
-    per_service = _or_of_spans(
+    per_service = _or_recorded(
         f"sum by (le, service_name) (rate({BUCKET}{{{RAW}}}[1m]))", _recorded(RECORDED_BUCKETS, "service_name, le")
     )
     p95 = {"5m": f"histogram_quantile(0.95, {per_service})", "6h": f"{DURATION}:p95_5m{{{SERVICE}}}"}

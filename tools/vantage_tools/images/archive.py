@@ -58,8 +58,8 @@ class Layer:
             self._directories.add(name)
             self._add(name, tarfile.DIRTYPE, mode, uid=uid, gid=gid)
 
-    def data(self, path: str, content: bytes, mode: int = 0o644) -> None:
-        self._add(path, tarfile.REGTYPE, mode, io.BytesIO(content), size=len(content))
+    def data(self, path: str, content: bytes) -> None:
+        self._add(path, tarfile.REGTYPE, 0o644, io.BytesIO(content), size=len(content))
 
     def file(self, path: str, source: Path, mode: int = 0o644) -> None:
         with source.open("rb") as stream:

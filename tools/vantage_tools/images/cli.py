@@ -103,8 +103,13 @@ def pin_module(name: Annotated[str, typer.Argument(metavar="NAME", help="As in i
 
 
 @app.command("tool")
-def make_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under tools: in images.yml.")]) -> None:
+def print_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under tools: in images.yml.")]) -> None:
     """Build a program for this machine and print its path."""
+    print(make_tool(name))
+
+
+def make_tool(name: str) -> Path:
+    """Return the path of a program for this machine, building it first."""
     manifest, store = _world()
     if name not in manifest.tools:
         raise UserError(f"unknown tool: {name!r} ({', '.join(manifest.tools)})")
@@ -121,7 +126,7 @@ def make_tool(name: Annotated[str, typer.Argument(metavar="NAME", help="Under to
             build.run(folder)
             progress.done(f"made {make['version']}")
     (program,) = make["binaries"].values()
-    print(folder / Path(program).name)
+    return folder / Path(program).name
 
 
 @app.command("clean")

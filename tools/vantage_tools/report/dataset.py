@@ -63,12 +63,17 @@ def _by_window() -> ByWindow:
 
 @dataclass
 class Service:
-    """An app with its traffic in all time ranges; `of_spans` if it has no metrics of its own."""
+    """An app with its traffic in all time ranges; `of_spans` if it has no metrics of its own, but spans."""
 
     name: str
     of_spans: bool = False
     all: ByWindow = field(default_factory=_by_window)
     routes: dict[Route, ByWindow] = field(default_factory=lambda: defaultdict(_by_window))
+
+    @property
+    def of_lines(self) -> bool:
+        """Whether its requests are known by its access lines alone, which name no route."""
+        return any(route == "_unknown" for _, route in self.routes)
 
 
 @dataclass

@@ -28,6 +28,8 @@ def data_quality_warnings(dataset: Dataset) -> Iterator[str]:
                 yield f"{name} had {plural(requests, 'request')} in the {last}: percentiles are unreliable."
         if of_spans := [name for name, service in dataset.services.items() if service.of_spans]:
             yield f"No request metrics of {', '.join(of_spans)}: rates and percentiles are those of the spans in Jaeger."
+        if of_lines := [name for name, service in dataset.services.items() if service.of_lines]:
+            yield f"No request metrics of {', '.join(of_lines)}: rates and percentiles are those of the access lines."
         if without_metrics := sorted(set(dataset.apps) - set(dataset.services)):
             names = ", ".join(without_metrics)
             yield f"Traces, but no request metrics: {names}. Rates and percentiles are missing."

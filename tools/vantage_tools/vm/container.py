@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vantage_tools.errors import UserError
+from vantage_tools.images import cli as images
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import IMAGES, output, run, succeeds
+from vantage_tools.process import output, succeeds
 from vantage_tools.vm import engine
 from vantage_tools.vm.ports import PortMapping
 from vantage_tools.waiting import wait_until
@@ -75,7 +76,7 @@ class SystemContainer:
         engine.ensure_engine()
         if not self.given_image:
             # Loads nothing if the engine has it.
-            run(*IMAGES, "load", image_name(self.system))
+            images.load_images([image_name(self.system)])
         if not self.exists:
             self._create(publish, [f"--network={network}", f"--ip={address}"] if network else [])
         elif self._require_ours() and not self.is_running:
@@ -109,8 +110,8 @@ class SystemContainer:
         return True
 
     def _create(self, publish: Iterable[PortMapping], network: Iterable[str]) -> None:
-        images = cache_dir() / "images"
-        images.mkdir(parents=True, exist_ok=True)
+        archives = cache_dir() / "images"
+        archives.mkdir(parents=True, exist_ok=True)
         config = json.loads(output("docker", "image", "inspect", "--format", "{{json .Config}}", self.image))
         arguments = [
             *("--detach", "--pull=never", f"--name={self.name}", f"--hostname={self.name}", f"--label={LABEL}=1"),
@@ -120,7 +121,7 @@ class SystemContainer:
             "--env=container=docker",
             *("--stop-signal=SIGRTMIN+3", "--stop-timeout=90"),
             *(f"--volume={volume}:{path}" for volume, path in self.volumes.items()),
-            f"--volume={images}:/var/cache/vantage/images:ro",
+            f"--volume={archives}:/var/cache/vantage/images:ro",
             *(f"--publish=127.0.0.1:{port.host}:{port.guest}" for port in publish),
             *network,
         ]

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vantage_tools.errors import UserError
+from vantage_tools.images import cli as images
 from vantage_tools.paths import cache_dir
-from vantage_tools.process import IMAGES, last_lines, lock, run, running_pid, succeeds, sudo
+from vantage_tools.process import last_lines, lock, run, running_pid, succeeds, sudo
 from vantage_tools.vm import host_tools
 from vantage_tools.waiting import wait_until
 
@@ -48,7 +49,7 @@ def ensure_engine() -> None:
 
 def get_images() -> None:
     ensure_engine()
-    run(*IMAGES, "get")
+    images.get_images()
 
 
 def start_service(name: str, group: str, answers: Callable[[], bool]) -> None:

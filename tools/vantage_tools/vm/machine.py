@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vantage_tools.errors import UserError
+from vantage_tools.images import cli as images
+from vantage_tools.images.store import write_atomically
 from vantage_tools.paths import ROOT, cache_dir
-from vantage_tools.process import IMAGES, output, run, succeeds
+from vantage_tools.process import output, run, succeeds
 from vantage_tools.vm import box, engine, libvirt, ports
 from vantage_tools.vm.container import SystemContainer
 
@@ -133,11 +135,9 @@ def play(kind: Kind, playbook: str, *arguments: str) -> None:
 
 def get_images(kind: Kind) -> None:
     """Get every image, and let the inventory name those that were made."""
-    run(*IMAGES, "get")
+    images.get_images()
     target = ROOT / inventory(kind) / "group_vars/all/images.yml"
-    new = target.with_suffix(".new")
-    shutil.copyfile(cache_dir() / "images/vars.yml", new)
-    new.replace(target)
+    write_atomically(target, (cache_dir() / "images/vars.yml").read_text())
 
 
 def _provider() -> str:

@@ -19,8 +19,6 @@ ENGINE_PORTS = (
     *("grafana_port", "prometheus_port", "alertmanager_port", "loki_port"),
     *("jaeger_port", "jaeger_otlp_grpc_port", "jaeger_otlp_http_port"),
 )
-# As roles/flask_app runs without a setting.
-DEMO_APPS = ({"port": 8000}, {"port": 8001})
 MAX_PORT = 65535
 
 
@@ -54,12 +52,14 @@ def app_ports(variables: Mapping[str, Any]) -> list[int]:
     apps = variables.get("vantage_apps")
     if apps is None and (variables.get("flask_app_source") or variables.get("flask_app_image")):
         apps = [{"port": variables.get("flask_app_port", 8000), "replicas": variables.get("flask_app_replicas", 1)}]
+    if apps is None:
+        apps = yaml.safe_load((ROLES / "vantage/vars/main.yml").read_text(encoding="utf-8"))["__vantage_demo_apps"]
     found: list[int] = []
-    for app in DEMO_APPS if apps is None else apps:
+    for app in apps:
         if "port" in app:
             port = int(app["port"])
             found += range(port, port + int(app.get("replicas") or 1))
-    return found
+    return sorted(found)
 
 
 def of_inventory(inventory: Path, host: str) -> list[PortMapping]:

@@ -9,7 +9,7 @@ from vantage_tools.report import thresholds as limit
 from vantage_tools.report.dataset import Dataset
 from vantage_tools.report.findings import Finding, Findings
 from vantage_tools.report.formats import clock, count, format_duration, listed, percent, seconds
-from vantage_tools.report.rules.requests import METRIC, by_spans, query_p95
+from vantage_tools.report.rules.requests import METRIC, by_source, query_p95
 from vantage_tools.report.stats import at_least, median
 
 # (time, figure, figure) of a plot.
@@ -59,7 +59,7 @@ def _error_episodes(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
                 f"sum (rate({METRIC}_count{{{selector}{status}}}[{step:.0f}s]))"
                 for status in (', http_response_status_code=~"5.."', "")
             )
-            query = by_spans(dataset, service, f"{failed_rate} / {total_rate}")
+            query = by_source(dataset, service, f"{failed_rate} / {total_rate}")
             yield Finding("errors", "warning", service, title, text, query, since=begin, until=end)
 
 
@@ -94,7 +94,7 @@ def _latency_episodes(dataset: Dataset) -> Findings:
                 title = f"{service} was slow for {format_duration(end - begin)}, earlier"
                 worst = seconds(max(p95 for _, p95, _ in run))
                 text = f"From {clock(begin)} to {clock(end)}, the p95 latency was up to {worst}; {seconds(usual)} is usual."
-                query = by_spans(dataset, service, query_p95(f'service_name="{service}"', step))
+                query = by_source(dataset, service, query_p95(f'service_name="{service}"', step))
                 yield Finding("latency", "warning", service, title, text, query, since=begin, until=end)
 
 

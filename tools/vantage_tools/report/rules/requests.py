@@ -14,10 +14,16 @@ from vantage_tools.report.stats import at_least, wilson
 METRIC = "http_server_request_duration_seconds"
 
 
-def by_spans(dataset: Dataset, service: str, query: str) -> str:
-    """Return the query; of a service without metrics of its own with the metrics of its spans instead."""
+def by_source(dataset: Dataset, service: str, query: str) -> str:
+    """Return the query; of a service without metrics of its own with those of its spans or access lines instead."""
     found = dataset.services.get(service)
-    if found is None or not found.of_spans:
+    if found is None:
+        return query
+    if found.of_lines:
+        query = query.replace(', http_route="_unknown"', "")
+        query = query.replace(f"{METRIC}_count{{", "promtail_custom_http_server_requests_total{")
+        return query.replace(f"{METRIC}_bucket{{", f"promtail_custom_{METRIC}_bucket{{")
+    if not found.of_spans:
         return query
     for own, of_spans in (("_count", "calls_total"), ("_bucket", "duration_milliseconds_bucket")):
         query = query.replace(f"{METRIC}{own}{{", f'traces_span_metrics_{of_spans}{{span_kind="SPAN_KIND_SERVER", ')
@@ -97,7 +103,7 @@ def _query_by_status(dataset: Dataset, service: str, statuses: str) -> str:
     labels = "http_request_method, http_route, http_response_status_code"
     selector = f'service_name="{service}", http_response_status_code=~"{statuses}"'
     query = f"sum by ({labels}) (increase({METRIC}_count{{{selector}}}[{dataset.short:.0f}s]))"
-    return by_spans(dataset, service, query)
+    return by_source(dataset, service, query)
 
 
 def routes_by_status(service: Service, digit: str) -> list[tuple[str, float]]:
@@ -139,7 +145,7 @@ def latency(dataset: Dataset, _: tuple[Finding, ...]) -> Findings:
         lengths = {trace.id: trace.us for trace in traces if name in trace.services}
         ids = sorted(lengths, key=lengths.__getitem__, reverse=True)[:3]
         severity = "critical" if (p95 or 0.0) > threshold else "warning"
-        query = by_spans(dataset, name, query_p95(selector, dataset.short))
+        query = by_source(dataset, name, query_p95(selector, dataset.short))
         yield Finding("latency", severity, name, title, text, query, of=cause, traces=ids)
 
 
@@ -239,7 +245,7 @@ def surges(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
                     f"before: {rate(before.rate)}. The route has {percent(ratio)} of the service's requests.",
                 )
                 query = f'sum by (http_route) (rate({METRIC}_count{{service_name="{name}"}}[1m]))'
-                yield Finding("surge", "warning", name, title, text, by_spans(dataset, name, query))
+                yield Finding("surge", "warning", name, title, text, by_source(dataset, name, query))
 
 
 def error_budgets(dataset: Dataset, so_far: tuple[Finding, ...]) -> Findings:
