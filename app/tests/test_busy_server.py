@@ -96,6 +96,16 @@ def test_client_that_closes_its_sending_half_gets_its_response(serve: Serve) -> 
     assert answer.endswith(b"done")
 
 
+def test_header_and_body_of_a_response_are_sent_together(serve: Serve) -> None:
+    served = serve("busy_app:plain")
+    with open_request(served, "/slow?seconds=0") as connection:
+        for _ in range(20):
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.endswith(b"done")
+            connection.sendall(b"GET /slow?seconds=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
 def test_idle_connections_make_room(serve: Serve, held: ExitStack) -> None:
     served = serve("busy_app:with_vantage", OTEL_TRACES_EXPORTER="none", VANTAGE_CONNECTION_LIMIT="200")
     for _ in range(260):

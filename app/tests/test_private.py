@@ -61,6 +61,7 @@ def test_waitress_server_has(server: Any, name: str) -> None:
         "_map", "addr", "check_client_disconnected", "close_when_flushed", "connected", "error_task_class",
         "handle_close", "last_activity", "received", "request", "requests", "requests_lock",
         "send_continue", "server", "service", "socket", "task_class", "total_outbufs_len", "will_close",
+        "write_soon",
     ],
 )  # fmt: skip
 def test_waitress_channel_has(channel: Any, name: str) -> None:
@@ -78,6 +79,8 @@ def test_waitress_channel_has(channel: Any, name: str) -> None:
         (WSGITask, "service"),
         (WSGITask, "complete"),
         (WSGITask, "wrote_header"),
+        (WSGITask, "has_body"),
+        (WSGITask, "write"),
         (WSGITask, "close_on_finish"),
         (Error("reason"), "body"),
         (RequestEntityTooLarge, "code"),

@@ -46,6 +46,8 @@ MAX_EXTRA_CONNECTIONS = 100
 # Threads that take the place of those whose client has left. The container's limit of threads is 256.
 MAX_EXTRA_THREADS = 64
 _WATCH_SECONDS = 1.0
+# A part of a body up to this size is copied, to be sent together with the header.
+MAX_JOINED_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -307,6 +309,8 @@ def _close_after(task: Any) -> None:
 class _Task(WSGITask):  # type: ignore[misc]
     """One request to the app."""
 
+    wrote_header: bool
+
     def service(self) -> None:
         self.channel.task = self
         started = time.monotonic()
@@ -331,6 +335,16 @@ class _Task(WSGITask):  # type: ignore[misc]
                     self.content_length,
                     time.monotonic() - started,
                 )
+
+    def write(self, data: bytes) -> None:
+        # Header and body in one send: each one hands Python's lock to another thread and back.
+        if self.complete and not self.wrote_header and self.has_body and 0 < len(data) <= MAX_JOINED_BYTES:
+            self.channel.header = self.build_response_header()
+            self.wrote_header = True
+        super().write(data)
+        if self.channel.header:
+            # `Content-Length: 0`, and a body all the same.
+            self.channel.write_soon(b"")
 
     def build_response_header(self) -> bytes:
         if self.channel.refused or self.channel.server.http.is_draining:
@@ -379,6 +393,8 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     client_left = False
     # Above the limit: only a probe is answered.
     is_extra = False
+    # The header of a response whose body follows.
+    header = b""
 
     @property
     def is_streaming(self) -> bool:
@@ -416,6 +432,12 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             reason = f"no room for a body of this size: {room}. Set TMPDIR to a directory with more room"
             self.refuse(_error(507, "Insufficient Storage", reason))
             return False
+
+    def write_soon(self, data: Any) -> int:
+        if self.header:
+            data, self.header = self.header + data, b""
+        written: int = super().write_soon(data)
+        return written
 
     def refuse(self, error: Any) -> None:
         """Answer the request that is being received with `error`; for the thread of the event loop."""
