@@ -142,7 +142,11 @@ def _checks() -> Panels:
         "Whether each service answered at its readiness URL, asked each minute on its own host: green is ready, red is "
         "not ready or no answer.",
         Options(width=8, steps=((None, "red"), (1, "green"))),
-        over_time("min by (name, host) (vantage_service_ready)", "{{name}} {{host}}"),
+        # The unit's name would be cut.
+        over_time(
+            'label_replace(min by (name, host) (vantage_service_ready), "service", "$1", "name", "vantage-(.+).service")',
+            "{{service}} {{host}}",
+        ),
     )
 
 
