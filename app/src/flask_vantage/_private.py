@@ -1,4 +1,6 @@
-"""The private interfaces of other packages that flask_vantage uses, and why; those of waitress are in _waitress.py.
+"""The private interfaces of other packages that flask_vantage uses, and why.
+
+Those of waitress are in _waitress.py and _connection.py.
 
 tests/test_private.py looks up every attribute that is used here, so an upgrade that removes one fails by name.
 The upper bounds in pyproject.toml keep untested versions out.

@@ -21,7 +21,8 @@ from flask import Flask
 from loguru import logger
 
 from flask_vantage import startup
-from flask_vantage._waitress import HttpServer, Refusal
+from flask_vantage._connection import Refusal
+from flask_vantage._waitress import HttpServer
 from flask_vantage.access import AccessLog
 from flask_vantage.busy import BusyThreads, Running, summarize
 from flask_vantage.proxies import TrustedProxies
