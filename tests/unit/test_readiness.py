@@ -46,6 +46,24 @@ def test_only_2xx_is_ready_at_readyz_of_flask_vantage(folder: Path) -> None:
     assert health_check(source=str(folder)) == ("/readyz", 300)
 
 
+def test_an_app_is_scraped_that_may_have_metrics_unless_it_says_so(folder: Path) -> None:
+    def is_scraped(**app: Any) -> bool:
+        return bool(filter_loader.get("is_scraped").j2_function(app))
+
+    assert not is_scraped(source=str(folder))
+    assert is_scraped(source=str(folder), metrics=True)
+    assert is_scraped(image="blog:1")
+    assert not is_scraped(image="blog:1", metrics=False)
+    (folder / "wsgi.py").write_text("from flask_vantage import Vantage\n")
+    assert is_scraped(source=str(folder))
+
+
+def test_apps_of_the_demo_are_scraped() -> None:
+    host = Host("prometheus")
+    found = host.value(host.variables["__prometheus_app_targets"])
+    assert sorted(one["labels"]["service_name"] for one in found) == ["storefront", "warehouse"]
+
+
 def test_the_path_of_one_app_is_found_from_its_source(folder: Path) -> None:
     host = Host("flask_app", flask_app_source=str(folder))
     (app,) = host.value(host.variables["vantage_apps"])

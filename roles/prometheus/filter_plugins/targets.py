@@ -40,7 +40,7 @@ def app_targets(
     """
     configs = []
     for host, app in apps_of(here, hostvars, hosts, apps):
-        if not app.get("metrics", True):
+        if not filter_loader.get("is_scraped").j2_function(app):
             continue
         services = filter_loader.get("app_services").j2_function([app])
         for service in services:
@@ -61,7 +61,8 @@ def unscraped_apps(
     here: str, hostvars: Mapping[str, Any], hosts: Iterable[str], apps: Iterable[Mapping[str, Any]]
 ) -> list[str]:
     """Names of the apps that Prometheus does not scrape; their requests are known where they send spans."""
-    return sorted({str(app["name"]) for _, app in apps_of(here, hostvars, hosts, apps) if not app.get("metrics", True)})
+    is_scraped = filter_loader.get("is_scraped").j2_function
+    return sorted({str(app["name"]) for _, app in apps_of(here, hostvars, hosts, apps) if not is_scraped(app)})
 
 
 def apps_of(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import filter_loader
 
 
@@ -41,6 +42,14 @@ def uses_vantage(folder: Path) -> bool:
     return bool(filter_loader.get("uses_vantage").j2_function(str(folder)))
 
 
+def is_scraped(app: Mapping[str, Any]) -> bool:
+    """Whether Prometheus scrapes an app that may not say so: an image, and a source that imports flask_vantage."""
+    if "metrics" in app:
+        return boolean(app["metrics"])
+    folder = Path(str(app.get("source") or "")).expanduser()
+    return not app.get("source") or not folder.is_dir() or uses_vantage(folder)
+
+
 def app_services(apps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The services of the apps, in order: an app with `replicas: 3` has the services blog, blog-2 and blog-3.
 
@@ -65,4 +74,4 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Any]:
-        return {"app_services": app_services, "own_apps": own_apps}
+        return {"app_services": app_services, "is_scraped": is_scraped, "own_apps": own_apps}
